@@ -1,0 +1,2 @@
+//! usnap: a copy-on-write block device in userspace.
+fn main() {}

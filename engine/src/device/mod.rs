@@ -1,0 +1,104 @@
+//! A device of bytes: what everything in this crate reads from and writes to, and what the
+//! snapshot itself is.
+//!
+//! The contract, for every implementation:
+//! - Methods take `&self` and may be called from many threads at once.
+//! - Offsets and lengths are bytes, of any alignment. A range that does not lie inside
+//!   `size_bytes` is refused with `OutOfRange` and changes nothing. Empty ranges succeed.
+//! - A read is whole or an error: there are no short reads.
+//! - A write that failed may have been done in part, never outside its range.
+//! - What a completed write wrote is durable after a `flush` that began later and succeeded.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How `zero_at` may do its work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZeroFlags {
+    /// Keep (or make) the space allocated: no punching of holes.
+    pub no_hole: bool,
+    /// Refuse with `NotSupported`, changing nothing, unless it is faster than writing zeros.
+    pub fast: bool,
+}
+
+/// What a range of a device is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Length in bytes, never 0.
+    pub len: u64,
+    /// Nothing is allocated for it. Only ever set together with `zero`.
+    pub hole: bool,
+    /// It reads as zeros.
+    pub zero: bool,
+    /// Where the content comes from: 0 nowhere (a hole all the way down), 1 this device's own
+    /// storage, 2 the device below it, and so on (qemu's allocation depth).
+    pub depth: u32,
+}
+
+/// A device of bytes. The module's documentation has the contract.
+pub trait BlockDevice: Send + Sync {
+    /// The size in bytes, as of now: a device may grow while it is in use.
+    fn size_bytes(&self) -> u64;
+
+    /// A name for messages: a path, or what kind of device it is.
+    fn name(&self) -> &str;
+
+    /// Reads `buf.len()` bytes.
+    ///
+    /// # Errors
+    /// `Io` where the device answers with an error or has fewer bytes than it should.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Writes all of `data`.
+    ///
+    /// # Errors
+    /// `NoSpace` where there is no room, `ReadOnly`, `Latched`, `Io`.
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()>;
+
+    /// Makes every write that was completed before this call durable.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace` or `Latched`: nothing is promised for any of those writes.
+    fn flush(&self) -> Result<()>;
+
+    /// Says that the range's content is of no more interest. It may read as before or as zeros
+    /// afterwards; the device may free space.
+    ///
+    /// # Errors
+    /// As `write_at`. A device that can't discard does nothing and succeeds.
+    fn discard_at(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// Makes the range read as zeros.
+    ///
+    /// # Errors
+    /// As `write_at`; `NotSupported` only with `flags.fast`, and then nothing was changed.
+    fn zero_at(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()>;
+
+    /// Makes sure that a later write to the range does not fail for want of space.
+    ///
+    /// # Errors
+    /// `NoSpace`; a device that can't promise does nothing and succeeds.
+    fn reserve_at(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// The extent that begins at `offset`, at most `len` bytes long (`len` > 0, in range).
+    ///
+    /// # Errors
+    /// `Io`, `OutOfRange`.
+    fn extent_at(&self, offset: u64, len: u64) -> Result<Extent>;
+
+    /// Whether writes are refused.
+    fn is_read_only(&self) -> bool;
+}
+
+/// Refuses a range that does not lie inside a device of `size_bytes`.
+///
+/// # Errors
+/// `OutOfRange`.
+pub fn check_range(device: &str, size_bytes: u64, offset: u64, len: u64) -> Result<()> {
+    match offset.checked_add(len) {
+        Some(end) if end <= size_bytes => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::OutOfRange,
+            format!("range {offset}+{len} does not lie inside {device} of {size_bytes} bytes"),
+        )),
+    }
+}

@@ -1,0 +1,1 @@
+//! A copy-on-write engine over the dm-snapshot on-disk format.

@@ -1,0 +1,2 @@
+//! The NBD protocol, and a server on top of it.
+#![forbid(unsafe_code)]
