@@ -1,2 +1,0 @@
-//! usnap: a copy-on-write block device in userspace.
-fn main() {}
