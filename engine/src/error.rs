@@ -75,7 +75,12 @@ impl Error {
     /// An error of `kind`; `context` says what was tried, on which device, at which chunk.
     #[cold]
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, context: context.into(), hint: None, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            context: context.into(),
+            hint: None,
+            source: None,
+        }))
     }
 
     /// A system error; its kind follows from the cause.
@@ -96,7 +101,12 @@ impl Error {
     pub fn context(self, context: impl Into<String>) -> Self {
         let kind = self.0.kind;
         let hint = self.0.hint.clone();
-        Self(Box::new(Inner { kind, context: context.into(), hint, source: Some(Box::new(self)) }))
+        Self(Box::new(Inner {
+            kind,
+            context: context.into(),
+            hint,
+            source: Some(Box::new(self)),
+        }))
     }
 
     /// The same error with advice: what to do next.
@@ -146,7 +156,10 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
     }
 }
 

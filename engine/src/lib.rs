@@ -1,1 +1,21 @@
-//! A copy-on-write engine over the dm-snapshot on-disk format.
+//! A copy-on-write engine over dm-snapshot's on-disk format, in userspace: a read-only origin, a
+//! COW device in the kernel's own format, and the snapshot that both make, as one device of bytes.
+//!
+//! `DESIGN.md` beside this crate has the invariants, the order of writes, the order of locks and
+//! what is assumed of the media. The engine is synchronous: every device may be used from many
+//! threads at once, and no operation can be dropped half-way.
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod device;
+pub mod dump;
+mod error;
+mod num;
+pub mod origin;
+mod snapshot;
+pub mod store;
+mod table;
+
+pub use error::{Error, ErrorKind, Result};
+pub use snapshot::{Counters, Durability, Snapshot, SnapshotOptions, StatusReport};
+pub use store::ExceptionCounts;

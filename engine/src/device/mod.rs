@@ -9,7 +9,20 @@
 //! - A write that failed may have been done in part, never outside its range.
 //! - What a completed write wrote is durable after a `flush` that began later and succeeded.
 
+mod file;
+mod latched;
+mod lock;
+mod mem;
+mod read_only;
+
 use crate::error::{Error, ErrorKind, Result};
+
+pub use file::FileDevice;
+pub use latched::LatchedDevice;
+pub use mem::MemDevice;
+pub use read_only::ReadOnlyDevice;
+
+pub(crate) use lock::{lock_cow, share_with_qemu};
 
 /// How `zero_at` may do its work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +100,11 @@ pub trait BlockDevice: Send + Sync {
 
     /// Whether writes are refused.
     fn is_read_only(&self) -> bool;
+
+    /// Whether `zero_at` with `fast` can succeed at all.
+    fn can_zero_fast(&self) -> bool {
+        false
+    }
 }
 
 /// Refuses a range that does not lie inside a device of `size_bytes`.

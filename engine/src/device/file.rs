@@ -1,0 +1,317 @@
+//! A regular file or a block device. All I/O is positional: the file's own offset is used by
+//! nothing but the search for holes, so threads never meet there.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom as Seeker, fallocate};
+use rustix::io::Errno;
+
+use super::{BlockDevice, Extent, ZeroFlags, check_range};
+use crate::error::{Error, ErrorKind, Result};
+use crate::num::to_usize;
+
+/// Zeros are written in pieces of this size where the file can't make them itself.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// A regular file or a block device.
+#[derive(Debug)]
+pub struct FileDevice {
+    file: File,
+    name: String,
+    is_block: bool,
+    read_only: bool,
+    can_punch: AtomicBool,
+    can_zero_range: AtomicBool,
+    can_reserve: AtomicBool,
+}
+
+impl FileDevice {
+    /// Opens a file or block device for reading.
+    ///
+    /// # Errors
+    /// `NotFound`, `PermissionDenied`, `Usage` where it is neither a file nor a block device.
+    pub fn open_read_only(path: &Path) -> Result<Self> {
+        Self::open(path, true)
+    }
+
+    /// Opens a file or block device for reading and writing; a block device exclusively, so that
+    /// nothing else in the kernel may be using it.
+    ///
+    /// # Errors
+    /// As `open_read_only`, and `ReadOnly`, `InUse` (a block device that the kernel uses).
+    pub fn open_read_write(path: &Path) -> Result<Self> {
+        Self::open(path, false)
+    }
+
+    fn open(path: &Path, read_only: bool) -> Result<Self> {
+        let name = path.display().to_string();
+        // A FIFO would block in open, a device node might do anything: look before.
+        let file_type = std::fs::metadata(path)
+            .map_err(|e| Error::io(format!("cannot open {name}"), e))?
+            .file_type();
+        let is_block = file_type.is_block_device();
+        if !is_block && !file_type.is_file() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("cannot use {name}: neither a regular file nor a block device"),
+            ));
+        }
+        let exclusive = if is_block && !read_only {
+            OFlags::EXCL
+        } else {
+            OFlags::empty()
+        };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(!read_only)
+            .custom_flags(exclusive.bits().cast_signed())
+            .open(path)
+            .map_err(|e| open_error(&name, read_only, e))?;
+        Ok(Self::from_file(file, name, is_block, read_only))
+    }
+
+    /// Wraps an open regular file, as made by `memfd_create` or `O_TMPFILE`.
+    pub(crate) fn from_regular(file: File, name: String) -> Self {
+        Self::from_file(file, name, false, false)
+    }
+
+    fn from_file(file: File, name: String, is_block: bool, read_only: bool) -> Self {
+        // Punching behind the end changes nothing and tells whether it can be done.
+        let end = file.metadata().map_or(0, |m| m.len());
+        let probe = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let can_punch = !read_only && (is_block || fallocate(&file, probe, end, 4096).is_ok());
+        Self {
+            file,
+            name,
+            is_block,
+            read_only,
+            can_punch: AtomicBool::new(can_punch),
+            can_zero_range: AtomicBool::new(true),
+            can_reserve: AtomicBool::new(!is_block),
+        }
+    }
+
+    /// The open file, for locks and for metadata.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether it is a block device.
+    #[must_use]
+    pub fn is_block(&self) -> bool {
+        self.is_block
+    }
+
+    fn error(&self, verb: &str, offset: u64, len: u64, source: io::Error) -> Error {
+        Error::io(
+            format!("cannot {verb} {len} bytes at {offset} of {}", self.name),
+            source,
+        )
+    }
+
+    fn refuse_if_read_only(&self, verb: &str) -> Result<()> {
+        if self.read_only {
+            let context = format!("cannot {verb} {}: opened read-only", self.name);
+            return Err(Error::new(ErrorKind::ReadOnly, context));
+        }
+        Ok(())
+    }
+
+    /// Tries one way of `fallocate`; false where the file does not know it.
+    fn try_fallocate(
+        &self,
+        known: &AtomicBool,
+        flags: FallocateFlags,
+        verb: &str,
+        offset: u64,
+        len: u64,
+    ) -> Result<bool> {
+        if !known.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        loop {
+            match fallocate(&self.file, flags, offset, len) {
+                Ok(()) => return Ok(true),
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                    known.store(false, Ordering::Relaxed);
+                    return Ok(false);
+                }
+                Err(e) => return Err(self.error(verb, offset, len, e.into())),
+            }
+        }
+    }
+
+    fn write_zeros(&self, mut offset: u64, mut len: u64) -> Result<()> {
+        while len > 0 {
+            let piece = len.min(ZEROS.len() as u64);
+            let zeros = ZEROS.get(..to_usize(piece)).unwrap_or(&ZEROS);
+            self.write_at(zeros, offset)?;
+            offset += piece;
+            len -= piece;
+        }
+        Ok(())
+    }
+}
+
+fn open_error(name: &str, read_only: bool, source: io::Error) -> Error {
+    let busy = source.raw_os_error() == Some(Errno::BUSY.raw_os_error());
+    let how = if read_only {
+        "for reading"
+    } else {
+        "for reading and writing"
+    };
+    let error = Error::io(format!("cannot open {name} {how}"), source);
+    if busy {
+        return error
+            .with_kind(ErrorKind::InUse)
+            .with_hint("the kernel is using this block device; unmount or detach it first");
+    }
+    error
+}
+
+impl BlockDevice for FileDevice {
+    fn size_bytes(&self) -> u64 {
+        if self.is_block {
+            return (&self.file).seek(SeekFrom::End(0)).unwrap_or(0);
+        }
+        self.file.metadata().map_or(0, |m| m.len())
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.file.read_exact_at(buf, offset).map_err(|e| {
+            if e.kind() == io::ErrorKind::UnexpectedEof {
+                let what = format!(
+                    "cannot read {} bytes at {offset} of {}: the file ends before",
+                    buf.len(),
+                    self.name
+                );
+                return Error::new(ErrorKind::Io, what);
+            }
+            self.error("read", offset, buf.len() as u64, e)
+        })
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.refuse_if_read_only("write to")?;
+        self.file
+            .write_all_at(data, offset)
+            .map_err(|e| self.error("write", offset, data.len() as u64, e))
+    }
+
+    fn flush(&self) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.file
+            .sync_data()
+            .map_err(|e| Error::io(format!("cannot flush {}", self.name), e))
+    }
+
+    fn discard_at(&self, offset: u64, len: u64) -> Result<()> {
+        self.refuse_if_read_only("discard on")?;
+        if len == 0 {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        self.try_fallocate(&self.can_punch, flags, "discard", offset, len)
+            .map(|_| ())
+    }
+
+    fn zero_at(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.refuse_if_read_only("zero on")?;
+        let fast_refused = || {
+            let what = format!("cannot zero {len} bytes at {offset} of {} fast", self.name);
+            Err(Error::new(ErrorKind::NotSupported, what))
+        };
+        if flags.fast && flags.no_hole {
+            // Zeroing a range in place may mean writing it, and nothing tells beforehand.
+            return fast_refused();
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        if !flags.no_hole {
+            let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            if self.try_fallocate(&self.can_punch, punch, "punch", offset, len)? {
+                return Ok(());
+            }
+            if flags.fast {
+                return fast_refused();
+            }
+        }
+        let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        if self.try_fallocate(&self.can_zero_range, zero, "zero", offset, len)? {
+            return Ok(());
+        }
+        self.write_zeros(offset, len)
+    }
+
+    fn reserve_at(&self, offset: u64, len: u64) -> Result<()> {
+        self.refuse_if_read_only("reserve space on")?;
+        // glibc's posix_fallocate would write where the filesystem can't; this never does.
+        self.try_fallocate(
+            &self.can_reserve,
+            FallocateFlags::KEEP_SIZE,
+            "reserve",
+            offset,
+            len,
+        )
+        .map(|_| ())
+    }
+
+    fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {
+        let size_bytes = self.size_bytes();
+        check_range(&self.name, size_bytes, offset, len)?;
+        let data = Extent {
+            len,
+            hole: false,
+            zero: false,
+            depth: 1,
+        };
+        if self.is_block {
+            return Ok(data);
+        }
+        let hole = |end: u64| {
+            let len = (end - offset).min(len);
+            Ok(Extent {
+                len,
+                hole: true,
+                zero: true,
+                depth: 0,
+            })
+        };
+        match rustix::fs::seek(&self.file, Seeker::Data(offset)) {
+            Ok(start) if start > offset => return hole(start),
+            Ok(_) => {}
+            Err(Errno::NXIO) => return hole(size_bytes),
+            // A filesystem that can't tell: all of it is data.
+            Err(_) => return Ok(data),
+        }
+        match rustix::fs::seek(&self.file, Seeker::Hole(offset)) {
+            Ok(end) if end > offset => Ok(Extent {
+                len: (end - offset).min(len),
+                ..data
+            }),
+            // The file changed between the two calls, or can't tell.
+            _ => Ok(data),
+        }
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn can_zero_fast(&self) -> bool {
+        self.can_punch.load(Ordering::Relaxed)
+    }
+}

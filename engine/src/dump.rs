@@ -1,0 +1,166 @@
+//! One walk over a store's metadata for everything that shows it: text, JSON, a status at rest.
+
+use std::path::Path;
+
+use usnap_format::{AreaIndex, Exception, Header, IdentityRecord, Layout, NewChunk, Status, Usage};
+
+use crate::device::{BlockDevice, FileDevice};
+use crate::error::{Error, Result};
+use crate::snapshot::{Counters, StatusReport};
+use crate::store::ExceptionCounts;
+use crate::store::persistent::free_behind;
+use crate::store::persistent::walk::{AreaWalk, read_header};
+
+/// What a walk shows first.
+#[derive(Clone, Debug)]
+pub struct StoreHeader {
+    /// The header.
+    pub header: Header,
+    /// The identity record, if there is one that can be read.
+    pub identity: Option<IdentityRecord>,
+    /// Size of the COW device in bytes.
+    pub cow_size_bytes: u64,
+}
+
+/// Sees a store's metadata in order: the header, then each area with its exceptions.
+pub trait Visitor {
+    /// The header; always first.
+    ///
+    /// # Errors
+    /// Any error ends the walk and is handed on.
+    fn header(&mut self, header: &StoreHeader) -> Result<()>;
+
+    /// An area begins, at this chunk of the COW device.
+    ///
+    /// # Errors
+    /// As `header`.
+    fn area(&mut self, area: AreaIndex, location: NewChunk) -> Result<()>;
+
+    /// An exception, in the order of the store.
+    ///
+    /// # Errors
+    /// As `header`.
+    fn exception(&mut self, area: AreaIndex, index: u64, exception: Exception) -> Result<()>;
+}
+
+/// Walks over the store at `cow`. Nothing is locked or changed; entries are shown as they are,
+/// believable or not, also those of a store that was invalidated.
+///
+/// # Errors
+/// `Foreign`, `Corrupt` (the header, or an area that is not there), `NotFound`, `Io`, and what the
+/// visitor says.
+pub fn walk(cow: &Path, visitor: &mut dyn Visitor) -> Result<()> {
+    let device = FileDevice::open_read_only(cow)
+        .map_err(|e| e.context(format!("cannot read {}", cow.display())))?;
+    walk_device(&device, visitor)
+}
+
+fn walk_device(device: &dyn BlockDevice, visitor: &mut dyn Visitor) -> Result<()> {
+    let sector = read_header(device)?;
+    visitor.header(&StoreHeader {
+        header: sector.header,
+        identity: sector.identity.ok().flatten(),
+        cow_size_bytes: device.size_bytes(),
+    })?;
+    let mut areas = AreaWalk::new(device, sector.header.chunk_size);
+    while let Some(area) = areas.next_area()? {
+        visitor.area(area.index, area.location)?;
+        for (index, exception) in (0..).zip(area.view.exceptions()) {
+            visitor.exception(area.index, index, exception)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reports a store at rest, or what a store in use has committed so far.
+///
+/// # Errors
+/// As `walk`.
+pub fn status(cow: &Path) -> Result<StatusReport> {
+    let mut summary = Summary::default();
+    match walk(cow, &mut summary) {
+        Ok(()) => {}
+        // The kernel reads no exceptions of an invalid store either.
+        Err(_)
+            if summary
+                .header
+                .as_ref()
+                .is_some_and(|h| !h.header.is_valid()) => {}
+        Err(error) => return Err(error),
+    }
+    summary.report(cow)
+}
+
+#[derive(Default)]
+struct Summary {
+    header: Option<StoreHeader>,
+    exceptions: u64,
+    max_new_chunk: Option<NewChunk>,
+}
+
+impl Visitor for Summary {
+    fn header(&mut self, header: &StoreHeader) -> Result<()> {
+        self.header = Some(header.clone());
+        Ok(())
+    }
+
+    fn area(&mut self, _area: AreaIndex, _location: NewChunk) -> Result<()> {
+        Ok(())
+    }
+
+    fn exception(&mut self, _area: AreaIndex, _index: u64, exception: Exception) -> Result<()> {
+        self.exceptions += 1;
+        self.max_new_chunk = self.max_new_chunk.max(Some(exception.new_chunk));
+        Ok(())
+    }
+}
+
+impl Summary {
+    fn report(self, cow: &Path) -> Result<StatusReport> {
+        let Some(StoreHeader {
+            header,
+            identity,
+            cow_size_bytes,
+        }) = self.header
+        else {
+            let context = format!("cannot read the header of {}", cow.display());
+            return Err(Error::new(crate::ErrorKind::Corrupt, context));
+        };
+        let layout = Layout::new(header.chunk_size);
+        let next_free = layout
+            .next_free_after_max(self.max_new_chunk)
+            .unwrap_or(NewChunk(u64::MAX));
+        let (current_area, _) = layout.entry_position(self.exceptions);
+        let device_chunks = header.chunk_size.whole_chunks(cow_size_bytes);
+        let free = free_behind(layout, next_free, self.exceptions, device_chunks);
+        let origin = identity.and_then(|record| record.origin);
+        Ok(StatusReport {
+            status: if header.is_valid() {
+                Status::Active(Usage::persistent(
+                    layout,
+                    next_free,
+                    current_area,
+                    cow_size_bytes,
+                ))
+            } else {
+                Status::Invalid
+            },
+            chunk_size: header.chunk_size,
+            exceptions: ExceptionCounts {
+                committed: self.exceptions,
+                uncommitted: 0,
+                free,
+            },
+            cow_size_bytes,
+            snapshot_size_bytes: origin.map(|origin| origin.size_bytes),
+            is_full: free == 0,
+            latched: None,
+            label: identity
+                .map(|r| r.label.as_str().to_owned())
+                .unwrap_or_default(),
+            has_identity: origin.is_some(),
+            is_persistent: true,
+            counters: Counters::default(),
+        })
+    }
+}

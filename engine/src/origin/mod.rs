@@ -1,0 +1,104 @@
+//! The origin: a file or block device that is read and never written.
+
+pub(crate) mod identity;
+
+use std::path::Path;
+
+use usnap_format::OriginIdentity;
+
+use crate::device::{BlockDevice, Extent, FileDevice, ZeroFlags, share_with_qemu};
+use crate::error::{Error, ErrorKind, Result};
+
+/// An origin: read-only, of a size fixed when it is opened.
+#[derive(Debug)]
+pub struct Origin {
+    device: FileDevice,
+    size_bytes: u64,
+}
+
+impl Origin {
+    /// Opens a file or block device as an origin and declares it in use by qemu's convention.
+    ///
+    /// # Errors
+    /// `NotFound`, `PermissionDenied`, `InUse` (a virtual machine writes to it), `Usage` (it is
+    /// empty, or neither a file nor a block device).
+    pub fn open(path: &Path) -> Result<Self> {
+        let cannot = || format!("cannot use origin {}", path.display());
+        let device = FileDevice::open_read_only(path).map_err(|e| e.context(cannot()))?;
+        share_with_qemu(device.file(), path)?;
+        let size_bytes = device.size_bytes();
+        if size_bytes == 0 {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("{}: it is empty", cannot()),
+            ));
+        }
+        Ok(Self { device, size_bytes })
+    }
+
+    /// What this origin is recognised by. Reads about a mebibyte of it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn identity(&self) -> Result<OriginIdentity> {
+        identity::of(&self.device, self.size_bytes)
+    }
+
+    pub(crate) fn mtime(&self) -> (i64, u32) {
+        identity::mtime(&self.device)
+    }
+}
+
+impl BlockDevice for Origin {
+    #[inline]
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn name(&self) -> &str {
+        self.device.name()
+    }
+
+    #[inline]
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.device.read_at(buf, offset)
+    }
+
+    fn write_at(&self, _data: &[u8], _offset: u64) -> Result<()> {
+        Err(self.refusal())
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn discard_at(&self, _offset: u64, _len: u64) -> Result<()> {
+        Err(self.refusal())
+    }
+
+    fn zero_at(&self, _offset: u64, _len: u64, _flags: ZeroFlags) -> Result<()> {
+        Err(self.refusal())
+    }
+
+    fn reserve_at(&self, _offset: u64, _len: u64) -> Result<()> {
+        Err(self.refusal())
+    }
+
+    fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {
+        self.device.extent_at(offset, len)
+    }
+
+    fn is_read_only(&self) -> bool {
+        true
+    }
+}
+
+impl Origin {
+    #[cold]
+    fn refusal(&self) -> Error {
+        Error::new(
+            ErrorKind::ReadOnly,
+            format!("cannot change origin {}", self.device.name()),
+        )
+    }
+}

@@ -1,0 +1,109 @@
+//! Discard and zeroing. An exception never goes away, so neither gives back a chunk's number; both
+//! give the space below it back to the COW file's filesystem, where whole blocks can be punched.
+//!
+//! - Discard of whole mapped chunks punches them (they read as zeros), of part of one does
+//!   nothing; of an unmapped chunk it does nothing, and the origin stays visible, as in the kernel.
+//! - Zeroing always reads back as zeros: mapped ranges are punched or zeroed in place; unmapped
+//!   chunks are taken, unless the origin is a hole there and so reads as zeros already.
+
+use super::Snapshot;
+use super::map::Place;
+use super::write::Payload;
+use crate::device::{BlockDevice, ZeroFlags};
+use crate::error::{Error, ErrorKind, Result};
+
+impl Snapshot {
+    pub(super) fn discard_runs(&self, mut offset: u64, mut len: u64) -> Result<()> {
+        while len > 0 {
+            let piece = self.map(offset, len);
+            if let Place::Cow { offset: cow_offset } = piece.place {
+                self.discard_whole_chunks(offset, piece.len, cow_offset)?;
+            }
+            offset += piece.len;
+            len -= piece.len;
+        }
+        Ok(())
+    }
+
+    /// Punches the whole chunks of a mapped range. The snapshot's end counts as a chunk's end.
+    fn discard_whole_chunks(&self, offset: u64, len: u64, cow_offset: u64) -> Result<()> {
+        let chunk_bytes = self.chunk_size.bytes();
+        let start = offset.next_multiple_of(chunk_bytes);
+        let end = offset + len;
+        let end = if end == self.size_bytes {
+            end
+        } else {
+            end / chunk_bytes * chunk_bytes
+        };
+        if start >= end {
+            return Ok(());
+        }
+        self.store
+            .device()
+            .discard_at(cow_offset + (start - offset), end - start)?;
+        self.store.mark_dirty();
+        Ok(())
+    }
+
+    pub(super) fn zero_runs(&self, mut offset: u64, mut len: u64, flags: ZeroFlags) -> Result<()> {
+        if flags.fast {
+            self.refuse_if_slow(offset, len, flags)?;
+        }
+        while len > 0 {
+            let piece = self.map(offset, len);
+            let done = match piece.place {
+                Place::Cow { offset: cow_offset } => {
+                    self.store.device().zero_at(cow_offset, piece.len, flags)?;
+                    self.store.mark_dirty();
+                    piece.len
+                }
+                Place::Origin | Place::Pending => {
+                    match self.zeros_below(&piece.place, offset, piece.len, flags)? {
+                        0 => self.write_unmapped(offset, piece.len, Payload::Zeros(flags))?,
+                        zeros => zeros,
+                    }
+                }
+            };
+            offset += done;
+            len -= done;
+        }
+        Ok(())
+    }
+
+    /// How much of an unmapped range needs nothing done, from its beginning: the origin reads as
+    /// zeros there and no space was asked for. A data extent of the origin is worked through chunk
+    /// by chunk, so that a hole behind it is found again.
+    fn zeros_below(&self, place: &Place, offset: u64, len: u64, flags: ZeroFlags) -> Result<u64> {
+        if flags.no_hole || *place != Place::Origin {
+            return Ok(0);
+        }
+        let extent = self.origin.extent_at(offset, len)?;
+        Ok(if extent.zero { extent.len } else { 0 })
+    }
+
+    /// Fast is: no chunk has to be copied, and the COW device punches. Looked at beforehand, so
+    /// that a refusal changes nothing.
+    fn refuse_if_slow(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        let refuse = || {
+            let context = format!("cannot zero {len} bytes at {offset} of {} fast", self.name);
+            Err(Error::new(ErrorKind::NotSupported, context))
+        };
+        if flags.no_hole || !self.can_zero_fast() {
+            return refuse();
+        }
+        let chunk_bytes = self.chunk_size.bytes();
+        let end = offset + len;
+        let is_part = |at: u64| !at.is_multiple_of(chunk_bytes);
+        if len > 0
+            && (is_part(offset) && !self.is_mapped(offset)
+                || is_part(end) && !self.is_mapped(end - 1))
+        {
+            return refuse();
+        }
+        Ok(())
+    }
+
+    fn is_mapped(&self, offset: u64) -> bool {
+        matches!(self.map(offset, 1).place, Place::Cow { .. })
+    }
+}

@@ -1,0 +1,146 @@
+//! The snapshot: the origin as it was, writable through the COW device.
+//!
+//! - `map.rs` turns a byte range into runs that lie on one device; no I/O.
+//! - `read.rs`, `write.rs`, `discard.rs` do the I/O, a call a run.
+//! - `open.rs` puts origin, COW device and options together; `status.rs` reports.
+//!
+//! Invariants:
+//! - The origin is never written.
+//! - A chunk's data is on the COW device, whole, before the chunk is published as mapped; a mapped
+//!   chunk stays mapped, at the same new chunk.
+//! - A reply follows the work it reports. A flush covers every write that ended before it began.
+
+mod discard;
+mod map;
+mod open;
+mod read;
+mod status;
+mod write;
+
+use std::sync::Arc;
+
+use usnap_format::{ChunkSize, Label};
+
+use crate::device::{BlockDevice, Extent, ZeroFlags, check_range};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::ExceptionStore;
+use crate::table::ExceptionTable;
+
+pub use open::SnapshotOptions;
+pub use status::{Counters, StatusReport};
+
+/// When writes become durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// At a flush, a FUA write, or the commit timer.
+    #[default]
+    Flush,
+    /// Before each write is acknowledged, as the kernel does with whole chunks.
+    EveryWrite,
+}
+
+/// A snapshot: reads fall through to the origin, writes go to the COW device.
+pub struct Snapshot {
+    name: String,
+    origin: Arc<dyn BlockDevice>,
+    store: Box<dyn ExceptionStore>,
+    table: ExceptionTable,
+    chunk_size: ChunkSize,
+    size_bytes: u64,
+    durability: Durability,
+    read_only: bool,
+    label: Label,
+    has_identity: bool,
+    is_persistent: bool,
+    counters: status::AtomicCounters,
+}
+
+impl Snapshot {
+    /// The chunk size.
+    #[must_use]
+    pub fn chunk_size(&self) -> ChunkSize {
+        self.chunk_size
+    }
+
+    /// Commits if exceptions wait for it, which is the commit timer's call; whether there were any.
+    ///
+    /// # Errors
+    /// As `flush`.
+    pub fn commit_pending(&self) -> Result<bool> {
+        self.store.commit_pending()
+    }
+
+    fn check_writable(&self, offset: u64, len: u64) -> Result<()> {
+        check_range(&self.name, self.size_bytes, offset, len)?;
+        if self.read_only {
+            let context = format!("cannot change {}: it is served read-only", self.name);
+            return Err(Error::new(ErrorKind::ReadOnly, context));
+        }
+        Ok(())
+    }
+
+    /// What every change ends with: durable now, if that was asked for.
+    #[inline]
+    fn after_write(&self) -> Result<()> {
+        match self.durability {
+            Durability::Flush => Ok(()),
+            Durability::EveryWrite => self.store.flush(),
+        }
+    }
+}
+
+impl BlockDevice for Snapshot {
+    #[inline]
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_range(&self.name, self.size_bytes, offset, buf.len() as u64)?;
+        self.read_runs(buf, offset)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.check_writable(offset, data.len() as u64)?;
+        self.write_runs(data, offset)?;
+        self.after_write()
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.store.flush()
+    }
+
+    fn discard_at(&self, offset: u64, len: u64) -> Result<()> {
+        self.check_writable(offset, len)?;
+        self.discard_runs(offset, len)?;
+        self.after_write()
+    }
+
+    fn zero_at(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.check_writable(offset, len)?;
+        self.zero_runs(offset, len, flags)?;
+        self.after_write()
+    }
+
+    fn reserve_at(&self, offset: u64, len: u64) -> Result<()> {
+        // Nothing is promised: a chunk is taken when it is first written.
+        self.check_writable(offset, len)
+    }
+
+    fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {
+        check_range(&self.name, self.size_bytes, offset, len)?;
+        self.extent_of_run(offset, len)
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn can_zero_fast(&self) -> bool {
+        !self.read_only && self.store.device().can_zero_fast()
+    }
+}

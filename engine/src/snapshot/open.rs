@@ -1,0 +1,251 @@
+//! Putting a snapshot together: origin, COW device, and the question whether they belong together.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use usnap_format::{ChunkSize, IdentityRecord, Label, OriginIdentity};
+
+use super::status::AtomicCounters;
+use super::{Durability, Snapshot};
+use crate::device::{BlockDevice, LatchedDevice};
+use crate::error::{Error, ErrorKind, Result};
+use crate::origin::{Origin, identity};
+use crate::store::cow_file::{self, OpenCow};
+use crate::store::persistent::create::write_identity;
+use crate::store::persistent::walk::{HeaderSector, read_header};
+use crate::store::persistent::{LoadNotes, PersistentStore};
+use crate::store::transient::TransientStore;
+use crate::table::ExceptionTable;
+
+/// How a snapshot is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SnapshotOptions {
+    /// When writes become durable.
+    pub durability: Durability,
+    /// Serve although the origin is not the one the COW device was made for.
+    pub force_origin: bool,
+    /// Write this origin's identity into the COW device: into one that has none, or, together with
+    /// `force_origin`, over another's.
+    pub adopt: bool,
+    /// Change nothing, not even what a writable open would tidy up.
+    pub read_only: bool,
+    /// The chunk size of the store that is made if the COW device is unused.
+    pub chunk_size_if_unused: ChunkSize,
+}
+
+/// How origin and COW device belong together.
+enum Match {
+    /// They do.
+    Same,
+    /// Nothing says so; the sentence for the user.
+    Unknown(String),
+    /// The record has no origin yet, and the store is this origin's from now on.
+    New,
+    /// They don't; the sentence for the user.
+    Different(String),
+}
+
+impl Snapshot {
+    /// Opens the snapshot of `origin` kept in the COW device at `cow`. Also returns what a person
+    /// should know, a sentence each.
+    ///
+    /// # Errors
+    /// `OriginMismatch`, `InUse` (naming the holder), `Foreign`, `Corrupt`, `InvalidStore`,
+    /// `NotFound`, `Io`. Nothing was changed then.
+    pub fn open(
+        origin: &Arc<Origin>,
+        cow: &Path,
+        options: &SnapshotOptions,
+    ) -> Result<(Self, Vec<String>)> {
+        let OpenCow {
+            device,
+            sector,
+            initialised,
+        } = cow_file::open(cow, options.read_only, options.chunk_size_if_unused)?;
+        let mut notes = Vec::new();
+        if initialised {
+            notes.push(format!(
+                "COW device {} was all zeros: made a new store",
+                cow.display()
+            ));
+        }
+        let record = sector.identity.unwrap_or_else(|e| {
+            notes.push(format!(
+                "the identity record of {} is ignored: {e}",
+                cow.display()
+            ));
+            None
+        });
+        let matched = match_origin(origin, record.as_ref())?;
+        let mut adopt = options.adopt && !options.read_only;
+        match matched {
+            Match::Same => {}
+            Match::New => adopt = !options.read_only,
+            Match::Unknown(note) if !adopt => notes.push(note),
+            Match::Unknown(_) => {}
+            Match::Different(note) if options.force_origin => {
+                notes.push(format!("{note}; served all the same (--force-origin)"));
+            }
+            Match::Different(why) => {
+                let context = format!(
+                    "cannot use COW device {} with origin {}: {why}",
+                    cow.display(),
+                    origin.name()
+                );
+                return Err(Error::new(ErrorKind::OriginMismatch, context).with_hint(
+                    "use the origin it was made for; or, if you are certain, --force-origin",
+                ));
+            }
+        }
+        let forced = options.force_origin;
+        let snapshot = Self::load(origin.clone(), device.clone(), &sector, options, |loaded| {
+            if loaded.beyond_origin > 0 && !forced {
+                let context = format!(
+                    "cannot use COW device {} with origin {}: {} of its chunks lie behind the \
+                     origin's end of {} bytes",
+                    cow.display(),
+                    origin.name(),
+                    loaded.beyond_origin,
+                    origin.size_bytes()
+                );
+                return Err(Error::new(ErrorKind::OriginMismatch, context)
+                    .with_hint("the origin is too short; use the one it was made for"));
+            }
+            if loaded.junk_found && !options.read_only {
+                notes.push("cleared what an interrupted commit left behind the last entry".into());
+            }
+            Ok(())
+        });
+        let mut snapshot = snapshot?;
+        snapshot.label = record.map_or_else(Label::default, |record| record.label);
+        snapshot.has_identity = record.is_some_and(|record| record.origin.is_some());
+        if adopt {
+            let record = IdentityRecord {
+                origin: Some(origin.identity()?),
+                ..record.unwrap_or_default()
+            };
+            write_identity(&*device, &sector.raw, &record)?;
+            snapshot.has_identity = true;
+        }
+        Ok((snapshot, notes))
+    }
+
+    /// Opens a snapshot over any two devices: no locks, no identity. For tests, and for stacking.
+    ///
+    /// # Errors
+    /// `Foreign`, `Corrupt`, `InvalidStore`, `Io`.
+    pub fn on_devices(
+        origin: Arc<dyn BlockDevice>,
+        cow: Arc<dyn BlockDevice>,
+        options: &SnapshotOptions,
+    ) -> Result<Self> {
+        let sector = read_header(&*cow)?;
+        if !sector.header.is_valid() {
+            let context = format!("cannot use COW device {}: it was invalidated", cow.name());
+            return Err(Error::new(ErrorKind::InvalidStore, context));
+        }
+        let device = Arc::new(LatchedDevice::new(cow));
+        Self::load(origin, device, &sector, options, |_| Ok(()))
+    }
+
+    /// Opens a snapshot whose changes are kept in at most `limit_bytes` of memory.
+    ///
+    /// # Errors
+    /// `Usage`, `Io`.
+    pub fn transient(
+        origin: Arc<dyn BlockDevice>,
+        chunk_size: ChunkSize,
+        limit_bytes: u64,
+    ) -> Result<Self> {
+        let store = TransientStore::new(chunk_size, limit_bytes)?;
+        let size_bytes = origin.size_bytes();
+        Ok(Self {
+            name: format!("transient snapshot of {}", origin.name()),
+            table: ExceptionTable::new(chunk_size.chunks_to_hold(size_bytes)),
+            origin,
+            store: Box::new(store),
+            chunk_size,
+            size_bytes,
+            durability: Durability::Flush,
+            read_only: false,
+            label: Label::default(),
+            has_identity: false,
+            is_persistent: false,
+            counters: AtomicCounters::default(),
+        })
+    }
+
+    fn load(
+        origin: Arc<dyn BlockDevice>,
+        device: Arc<LatchedDevice>,
+        sector: &HeaderSector,
+        options: &SnapshotOptions,
+        judge: impl FnOnce(&LoadNotes) -> Result<()>,
+    ) -> Result<Self> {
+        let chunk_size = sector.header.chunk_size;
+        let size_bytes = origin.size_bytes();
+        let table = ExceptionTable::new(chunk_size.chunks_to_hold(size_bytes));
+        let read_only = options.read_only || device.is_read_only();
+        let name = format!("snapshot of {} on {}", origin.name(), device.name());
+        let store = PersistentStore::open(device, sector, &table, read_only, judge)?;
+        Ok(Self {
+            name,
+            origin,
+            store: Box::new(store),
+            table,
+            chunk_size,
+            size_bytes,
+            durability: options.durability,
+            read_only,
+            label: Label::default(),
+            has_identity: false,
+            is_persistent: true,
+            counters: AtomicCounters::default(),
+        })
+    }
+}
+
+/// Compares an origin with the record of the one that the COW device was made for: the cheap
+/// signs first, the sampled content where they differ.
+fn match_origin(origin: &Origin, record: Option<&IdentityRecord>) -> Result<Match> {
+    let Some(record) = record else {
+        return Ok(Match::Unknown(
+            "the COW device does not say which origin it belongs to (no identity record): a \
+             changed origin would go unnoticed; --adopt ties it to this one"
+                .to_owned(),
+        ));
+    };
+    let Some(wanted) = record.origin else {
+        return Ok(Match::New);
+    };
+    let size_bytes = origin.size_bytes();
+    if wanted.size_bytes != size_bytes {
+        return Ok(Match::Different(format!(
+            "the origin was {} bytes long and is {size_bytes} bytes now",
+            wanted.size_bytes
+        )));
+    }
+    let mtime = origin.mtime();
+    if mtime == (wanted.mtime_s, wanted.mtime_ns) && mtime != (0, 0) {
+        return Ok(Match::Same);
+    }
+    if wanted.sample_scheme != identity::SAMPLE_SCHEME {
+        return Ok(Match::Unknown(
+            "the COW device knows its origin by a sample that this version can't compare".into(),
+        ));
+    }
+    let OriginIdentity { sample_crc32, .. } = origin.identity()?;
+    if sample_crc32 != wanted.sample_crc32 {
+        return Ok(Match::Different(
+            "the origin's content changed since".to_owned(),
+        ));
+    }
+    if mtime == (0, 0) {
+        return Ok(Match::Same);
+    }
+    Ok(Match::Unknown(
+        "the origin's modification time changed; its size and the sampled parts of its content \
+         are the same"
+            .to_owned(),
+    ))
+}

@@ -1,0 +1,78 @@
+//! Reading: a call a run, straight into the caller's buffer.
+
+use usnap_format::OldChunk;
+
+use super::Snapshot;
+use super::map::Place;
+use crate::device::Extent;
+use crate::error::{Error, ErrorKind, Result};
+use crate::num::to_usize;
+
+impl Snapshot {
+    #[inline]
+    pub(super) fn read_runs(&self, mut buf: &mut [u8], mut offset: u64) -> Result<()> {
+        while !buf.is_empty() {
+            let piece = self.map(offset, buf.len() as u64);
+            let len = to_usize(piece.len).min(buf.len());
+            let (now, rest) = buf.split_at_mut(len);
+            match piece.place {
+                // A pending chunk's reply has not been sent: its old content is right.
+                Place::Origin | Place::Pending => self.origin.read_at(now, offset)?,
+                Place::Cow { offset: cow_offset } => {
+                    self.refuse_if_lost(offset, piece.len)?;
+                    self.store.device().read_at(now, cow_offset)?;
+                }
+            }
+            buf = rest;
+            offset += piece.len;
+        }
+        Ok(())
+    }
+
+    /// After a failed flush, chunks whose exceptions were not committed may be gone from the page
+    /// cache while their old content is still on the disk: neither may be shown.
+    #[inline]
+    fn refuse_if_lost(&self, offset: u64, len: u64) -> Result<()> {
+        let shift = self.chunk_size.shift();
+        let first = offset >> shift;
+        let last = (offset + len - 1) >> shift;
+        for chunk in first..=last {
+            if self.store.is_lost(OldChunk(chunk)) {
+                return Err(lost(&self.name, chunk));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn extent_of_run(&self, offset: u64, len: u64) -> Result<Extent> {
+        if len == 0 {
+            let context = format!("cannot tell what an empty range of {} is", self.name);
+            return Err(Error::new(ErrorKind::OutOfRange, context));
+        }
+        let piece = self.map(offset, len);
+        match piece.place {
+            Place::Origin | Place::Pending => {
+                let extent = self.origin.extent_at(offset, piece.len)?;
+                let depth = if extent.depth == 0 {
+                    0
+                } else {
+                    extent.depth + 1
+                };
+                Ok(Extent { depth, ..extent })
+            }
+            Place::Cow { offset: cow_offset } => {
+                // Punched chunks are holes of the COW file, but they are this device's own.
+                let extent = self.store.device().extent_at(cow_offset, piece.len)?;
+                Ok(Extent { depth: 1, ..extent })
+            }
+        }
+    }
+}
+
+#[cold]
+fn lost(name: &str, chunk: u64) -> Error {
+    Error::new(
+        ErrorKind::Io,
+        format!("cannot read chunk {chunk} of {name}: it was written but a flush failed"),
+    )
+}

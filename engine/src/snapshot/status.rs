@@ -1,0 +1,100 @@
+//! What a snapshot says of itself: the kernel's status, and more.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use usnap_format::{ChunkSize, Status};
+
+use super::Snapshot;
+use crate::store::ExceptionCounts;
+
+/// Counts since the snapshot was opened, of what is rare enough to count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Chunks written whole for the first time: nothing was read from the origin.
+    pub chunks_written_whole: u64,
+    /// Chunks written in part for the first time: the rest was copied from the origin.
+    pub chunks_copied: u64,
+    /// Writes refused because no new chunk could be had.
+    pub refused_for_space: u64,
+}
+
+#[derive(Default)]
+pub(super) struct AtomicCounters {
+    chunks_written_whole: AtomicU64,
+    chunks_copied: AtomicU64,
+    refused_for_space: AtomicU64,
+}
+
+impl AtomicCounters {
+    pub(super) fn whole_first_writes(&self, count: u64) {
+        self.chunks_written_whole
+            .fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn copied_chunk(&self) {
+        self.chunks_copied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refused_for_space(&self) {
+        self.refused_for_space.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A store or snapshot, reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusReport {
+    /// The kernel's status; its `Display` is what `dmsetup status` prints behind the target's name.
+    pub status: Status,
+    /// The chunk size.
+    pub chunk_size: ChunkSize,
+    /// Exceptions committed and not, and how many more fit.
+    pub exceptions: ExceptionCounts,
+    /// Size of the COW device in bytes; of a transient store its limit.
+    pub cow_size_bytes: u64,
+    /// Size of the snapshot in bytes, where it is known.
+    pub snapshot_size_bytes: Option<u64>,
+    /// No new chunk can be taken: writes that need one get ENOSPC.
+    pub is_full: bool,
+    /// Why nothing more is written, after a failed flush.
+    pub latched: Option<String>,
+    /// The store's label; empty if it has none.
+    pub label: String,
+    /// Whether the store has an identity record that names an origin.
+    pub has_identity: bool,
+    /// Whether the store is persistent.
+    pub is_persistent: bool,
+    /// Counts since the snapshot was opened; zero of a store at rest.
+    pub counters: Counters,
+}
+
+impl Snapshot {
+    /// Reports the state of this moment.
+    #[must_use]
+    pub fn report(&self) -> StatusReport {
+        let exceptions = self.store.counts();
+        StatusReport {
+            status: self.status(),
+            chunk_size: self.chunk_size,
+            exceptions,
+            cow_size_bytes: self.store.device().size_bytes(),
+            snapshot_size_bytes: Some(self.size_bytes),
+            is_full: exceptions.free == 0,
+            latched: self.store.latched(),
+            label: self.label.as_str().to_owned(),
+            has_identity: self.has_identity,
+            is_persistent: self.is_persistent,
+            counters: Counters {
+                chunks_written_whole: self.counters.chunks_written_whole.load(Ordering::Relaxed),
+                chunks_copied: self.counters.chunks_copied.load(Ordering::Relaxed),
+                refused_for_space: self.counters.refused_for_space.load(Ordering::Relaxed),
+            },
+        }
+    }
+
+    /// The kernel's status. Never `Overflow` or `Invalid`: a full store here is one that stopped
+    /// growing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status::Active(self.store.usage())
+    }
+}

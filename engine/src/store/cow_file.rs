@@ -1,0 +1,248 @@
+//! COW files: making one that appears whole or not at all, and opening one for a single user.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use usnap_format::{ChunkSize, IdentityRecord, Label, Layout, OriginIdentity};
+
+use super::persistent::create::{initialise, is_unused};
+use super::persistent::walk::{HeaderSector, MAX_CHUNK_BYTES, read_header};
+use crate::device::{BlockDevice, FileDevice, LatchedDevice, lock_cow};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a new store is to be.
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    /// Size of the COW file in bytes. Ignored for a block device, which has its own.
+    pub size_bytes: u64,
+    /// The chunk size.
+    pub chunk_size: ChunkSize,
+    /// A name for people, at most 64 bytes; may be empty.
+    pub label: String,
+    /// The origin it is for, where that is known already.
+    pub origin: Option<OriginIdentity>,
+    /// Whether an identity record is written. Without it the file is the kernel's to the byte.
+    pub identity: bool,
+}
+
+/// What a person should know about a store that was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Created {
+    /// Size of the store in bytes.
+    pub size_bytes: u64,
+    /// One sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// The size at which a COW file for an origin of `origin_bytes` never runs full, in bytes, for the
+/// kernel too. `None` if it is more than a file can be.
+#[must_use]
+pub fn default_size_bytes(origin_bytes: u64, chunk_size: ChunkSize) -> Option<u64> {
+    Layout::new(chunk_size).never_full_bytes(origin_bytes)
+}
+
+/// Makes a store: a new sparse file, or on an unused block device. Nothing is ever overwritten,
+/// and a file appears only when it is complete and durable.
+///
+/// # Errors
+/// `Exists`, `Usage` (sizes, the label), `NoSpace`, `ReadOnly`, `PermissionDenied`, `Io`.
+pub fn create(path: &Path, options: &CreateOptions) -> Result<Created> {
+    let name = path.display();
+    if options.chunk_size.bytes() > MAX_CHUNK_BYTES {
+        let context = format!(
+            "cannot create {name}: a chunk size of {} bytes is larger than {MAX_CHUNK_BYTES}",
+            options.chunk_size.bytes()
+        );
+        return Err(Error::new(ErrorKind::Usage, context));
+    }
+    let identity = identity_of(options)?;
+    if std::fs::metadata(path).is_ok_and(|m| is_block(&m)) {
+        return create_on_block_device(path, options, identity.as_ref());
+    }
+    if path.symlink_metadata().is_ok() {
+        let error = Error::new(
+            ErrorKind::Exists,
+            format!("cannot create {name}: it exists"),
+        );
+        return Err(error.with_hint("nothing was changed; choose another name or remove the file"));
+    }
+    let fail = |e: std::io::Error| Error::io(format!("cannot create {name}"), e);
+    let directory = parent(path);
+    let (file, is_linked) = open_unlinked(&directory, path).map_err(fail)?;
+    let made = (|| {
+        file.set_len(options.size_bytes).map_err(fail)?;
+        let device = FileDevice::from_regular(file, name.to_string());
+        initialise(&device, options.chunk_size, identity.as_ref())?;
+        device.file().sync_all().map_err(fail)?;
+        if !is_linked {
+            link(device.file(), path).map_err(fail)?;
+        }
+        sync_directory(&directory).map_err(fail)
+    })();
+    if let Err(error) = made {
+        if is_linked {
+            let _best_effort = std::fs::remove_file(path);
+        }
+        return Err(error);
+    }
+    Ok(created(options.chunk_size, options.size_bytes))
+}
+
+fn created(chunk_size: ChunkSize, size_bytes: u64) -> Created {
+    let mut warnings = Vec::new();
+    let layout = Layout::new(chunk_size);
+    let device_chunks = chunk_size.whole_chunks(size_bytes);
+    if layout.kernel_poisoned(device_chunks) {
+        warnings.push(format!(
+            "a kernel that fills this size ({device_chunks} chunks of {} bytes) invalidates the \
+             whole store; one chunk less or more is safe, and usnap is not affected",
+            chunk_size.bytes()
+        ));
+    }
+    Created {
+        size_bytes,
+        warnings,
+    }
+}
+
+fn identity_of(options: &CreateOptions) -> Result<Option<IdentityRecord>> {
+    let label = Label::new(&options.label).map_err(|e| {
+        Error::from(e)
+            .context("cannot use the label")
+            .with_kind(ErrorKind::Usage)
+    })?;
+    if !options.identity {
+        return Ok(None);
+    }
+    Ok(Some(IdentityRecord {
+        origin: options.origin,
+        label,
+        ..IdentityRecord::default()
+    }))
+}
+
+fn create_on_block_device(
+    path: &Path,
+    options: &CreateOptions,
+    identity: Option<&IdentityRecord>,
+) -> Result<Created> {
+    let device = FileDevice::open_read_write(path)?;
+    lock_cow(device.file(), path, true)?;
+    refuse_if_used(&device)?;
+    initialise(&device, options.chunk_size, identity)?;
+    Ok(created(options.chunk_size, device.size_bytes()))
+}
+
+fn refuse_if_used(device: &FileDevice) -> Result<()> {
+    if is_unused(device)? {
+        return Ok(());
+    }
+    let context = format!("cannot make a store on {}: it is not empty", device.name());
+    Err(Error::new(ErrorKind::Exists, context)
+        .with_hint("nothing was changed; if its content may go, zero its first 64 KiB"))
+}
+
+fn is_block(metadata: &std::fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_block_device(&metadata.file_type())
+}
+
+fn parent(path: &Path) -> std::path::PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => ".".into(),
+    }
+}
+
+/// A new file without a name, or, where the filesystem can't do that, with the final name; and
+/// whether it has one.
+fn open_unlinked(directory: &Path, path: &Path) -> std::io::Result<(File, bool)> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::open(directory, flags, mode) {
+        Ok(fd) => Ok((File::from(fd), false)),
+        Err(
+            rustix::io::Errno::OPNOTSUPP
+            | rustix::io::Errno::ISDIR
+            | rustix::io::Errno::INVAL
+            | rustix::io::Errno::NOSYS,
+        ) => {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+            Ok((File::from(rustix::fs::open(path, flags, mode)?), true))
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn link(file: &File, path: &Path) -> std::io::Result<()> {
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::fs::linkat(
+        CWD,
+        unnamed,
+        CWD,
+        path,
+        AtFlags::SYMLINK_FOLLOW,
+    )?)
+}
+
+fn sync_directory(directory: &Path) -> std::io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// A COW device, opened, locked and recognised.
+pub(crate) struct OpenCow {
+    pub(crate) device: Arc<LatchedDevice>,
+    pub(crate) sector: HeaderSector,
+    /// The device was unused and a store was made on it.
+    pub(crate) initialised: bool,
+}
+
+/// Opens a COW device for one user: locked exclusively, or shared to read it only. A device that
+/// is all zeros where a store would begin becomes an empty store, as the kernel would make of it
+/// (SPEC.md, "A new store"), if `chunk_size_if_unused` says of which chunk size.
+///
+/// # Errors
+/// `InUse` naming the holder, `Foreign`, `Corrupt`, `InvalidStore`, `NotFound`, `Io`.
+pub(crate) fn open(
+    path: &Path,
+    read_only: bool,
+    chunk_size_if_unused: ChunkSize,
+) -> Result<OpenCow> {
+    let cannot = || format!("cannot use COW device {}", path.display());
+    let file = if read_only {
+        FileDevice::open_read_only(path)
+    } else {
+        FileDevice::open_read_write(path)
+    }
+    .map_err(|e| e.context(cannot()))?;
+    lock_cow(file.file(), path, !read_only)?;
+    let mut initialised = false;
+    let sector = match read_header(&file) {
+        Ok(sector) => sector,
+        Err(error) => {
+            let enough = chunk_size_if_unused.whole_chunks(file.size_bytes()) >= 2;
+            let can_be_made = error.kind() == ErrorKind::Foreign && enough && !read_only;
+            if !can_be_made || !is_unused(&file)? {
+                return Err(error);
+            }
+            let identity = IdentityRecord::default();
+            initialise(&file, chunk_size_if_unused, Some(&identity))?;
+            initialised = true;
+            read_header(&file)?
+        }
+    };
+    if !sector.header.is_valid() {
+        let context = format!("{}: it was invalidated (valid = 0)", cannot());
+        return Err(Error::new(ErrorKind::InvalidStore, context).with_hint(
+            "a kernel does this when its COW device runs full or fails; the data may be whole: \
+             `usnap check` and `usnap dump` still read it",
+        ));
+    }
+    Ok(OpenCow {
+        device: Arc::new(LatchedDevice::new(Arc::new(file))),
+        sector,
+        initialised,
+    })
+}

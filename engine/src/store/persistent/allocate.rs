@@ -1,0 +1,272 @@
+//! Who gets which new chunk. Pure bookkeeping: the caller holds the lock and does the I/O.
+//!
+//! Invariants:
+//! - A number is in one place: free (at or above `next_free`, or returned), or taken.
+//! - For every exception taken, committed or not, the entry it will become lies in an area inside
+//!   the device; if that entry fills its area, the next area lies inside the device too and its
+//!   space is reserved (SPEC.md, "Capacity"; durability rule 5). So a commit never finds the
+//!   store full.
+
+use std::collections::BTreeSet;
+
+use usnap_format::{AreaIndex, Layout, NewChunk};
+
+use crate::store::NewRun;
+
+/// What came of asking for chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Take {
+    /// These are the caller's now.
+    Run(NewRun),
+    /// Reserve the space of this area first, then say so with `area_reserved`, and ask again.
+    NeedsArea(AreaIndex),
+    /// Not even one fits.
+    Full,
+}
+
+/// The numbers of new chunks, free and taken.
+#[derive(Debug)]
+pub(super) struct Allocator {
+    layout: Layout,
+    next_free: NewChunk,
+    /// Committed, written and pending exceptions together: the index of the next entry.
+    entries_taken: u64,
+    /// Numbers below `next_free` that were taken and given back.
+    returned: BTreeSet<u64>,
+    device_chunks: u64,
+    /// Areas below this one have their space.
+    reserved_areas: u64,
+}
+
+impl Allocator {
+    /// An allocator behind `committed` entries, on a device of `device_chunks` whole chunks.
+    pub(super) fn new(
+        layout: Layout,
+        next_free: NewChunk,
+        committed: u64,
+        device_chunks: u64,
+    ) -> Self {
+        let (current_area, _) = layout.entry_position(committed);
+        Self {
+            layout,
+            next_free,
+            entries_taken: committed,
+            returned: BTreeSet::new(),
+            device_chunks,
+            reserved_areas: current_area.0 + 1,
+        }
+    }
+
+    /// The next number that was never taken.
+    pub(super) fn next_free(&self) -> NewChunk {
+        self.next_free
+    }
+
+    /// The device's size may have changed.
+    pub(super) fn set_device_chunks(&mut self, device_chunks: u64) {
+        self.device_chunks = device_chunks;
+    }
+
+    /// The device's size in chunks, as last told.
+    pub(super) fn device_chunks(&self) -> u64 {
+        self.device_chunks
+    }
+
+    /// The space of `area`, and of all before it, is there.
+    pub(super) fn area_reserved(&mut self, area: AreaIndex) {
+        self.reserved_areas = self.reserved_areas.max(area.0 + 1);
+    }
+
+    /// Takes up to `max_count` (> 0) consecutive numbers, lowest first.
+    pub(super) fn take(&mut self, max_count: u64) -> Take {
+        let reused = self.returned.first().copied();
+        let first = reused.map_or(self.next_free, NewChunk);
+        let mut count = 0;
+        while count < max_count {
+            let number = NewChunk(first.0 + count);
+            let available = match reused {
+                Some(_) => self.returned.contains(&number.0),
+                None => number == self.next_free,
+            };
+            if !available {
+                break;
+            }
+            if !self
+                .layout
+                .can_allocate(number, self.entries_taken, self.device_chunks)
+            {
+                break;
+            }
+            let (area, index) = self.layout.entry_position(self.entries_taken);
+            let fills_area = index + 1 == self.layout.chunk_size.exceptions_per_area();
+            if fills_area && area.0 + 1 >= self.reserved_areas {
+                if count > 0 {
+                    break;
+                }
+                return Take::NeedsArea(AreaIndex(area.0 + 1));
+            }
+            if reused.is_some() {
+                self.returned.remove(&number.0);
+            } else {
+                let Some(following) = self.layout.following(number) else {
+                    break;
+                };
+                self.next_free = following;
+            }
+            self.entries_taken += 1;
+            count += 1;
+        }
+        if count == 0 {
+            Take::Full
+        } else {
+            Take::Run(NewRun { first, count })
+        }
+    }
+
+    /// Takes back numbers whose chunks were not written.
+    pub(super) fn give_back(&mut self, run: NewRun) {
+        self.entries_taken -= run.count;
+        for number in (run.first.0..run.first.0 + run.count).rev() {
+            if self.layout.following(NewChunk(number)) == Some(self.next_free) {
+                self.next_free = NewChunk(number);
+            } else {
+                self.returned.insert(number);
+            }
+        }
+    }
+
+    /// How many exceptions could be taken now, if their areas' space can be had.
+    pub(super) fn free(&self) -> u64 {
+        let by_entries = self
+            .layout
+            .capacity(self.device_chunks)
+            .saturating_sub(self.entries_taken);
+        let stride = self.layout.chunk_size.stride();
+        // Data chunks in [next_free, device_chunks): all but the metadata chunks 1 + k * stride.
+        let metadata_below = |end: u64| (end + stride - 2) / stride;
+        let span = self.device_chunks.saturating_sub(self.next_free.0);
+        let areas = metadata_below(self.device_chunks.max(self.next_free.0))
+            - metadata_below(self.next_free.0);
+        by_entries.min(span - areas.min(span) + self.returned.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Allocator, Take};
+    use crate::store::NewRun;
+    use usnap_format::{AreaIndex, ChunkSize, Layout, NewChunk};
+
+    fn layout() -> Layout {
+        Layout::new(ChunkSize::from_sectors(1).unwrap())
+    }
+
+    /// Takes one at a time until full, reserving areas as asked; how many there were.
+    fn fill(allocator: &mut Allocator) -> u64 {
+        let mut taken = 0;
+        loop {
+            match allocator.take(1) {
+                Take::Run(run) => taken += run.count,
+                Take::NeedsArea(area) => allocator.area_reserved(area),
+                Take::Full => return taken,
+            }
+        }
+    }
+
+    #[test]
+    fn exactly_the_capacity_can_be_taken_from_every_size() {
+        for device_chunks in 0..200 {
+            let mut allocator = Allocator::new(layout(), NewChunk(2), 0, device_chunks);
+            let capacity = layout().capacity(device_chunks);
+            assert_eq!(allocator.free(), capacity, "free at {device_chunks}");
+            assert_eq!(fill(&mut allocator), capacity, "taken at {device_chunks}");
+            assert_eq!(allocator.free(), 0);
+        }
+    }
+
+    #[test]
+    fn a_run_stops_before_a_metadata_chunk_and_the_next_starts_behind_it() {
+        let mut allocator = Allocator::new(layout(), NewChunk(2), 0, 1000);
+        allocator.area_reserved(AreaIndex(5));
+        assert_eq!(
+            allocator.take(100),
+            Take::Run(NewRun {
+                first: NewChunk(2),
+                count: 32
+            })
+        );
+        assert_eq!(
+            allocator.take(5),
+            Take::Run(NewRun {
+                first: NewChunk(35),
+                count: 5
+            })
+        );
+    }
+
+    #[test]
+    fn the_entry_that_fills_an_area_waits_for_the_next_areas_space() {
+        let mut allocator = Allocator::new(layout(), NewChunk(2), 0, 1000);
+        assert_eq!(
+            allocator.take(100),
+            Take::Run(NewRun {
+                first: NewChunk(2),
+                count: 31
+            })
+        );
+        assert_eq!(allocator.take(100), Take::NeedsArea(AreaIndex(1)));
+        allocator.area_reserved(AreaIndex(1));
+        assert_eq!(
+            allocator.take(100),
+            Take::Run(NewRun {
+                first: NewChunk(33),
+                count: 1
+            })
+        );
+    }
+
+    #[test]
+    fn numbers_given_back_are_taken_again_lowest_first() {
+        let mut allocator = Allocator::new(layout(), NewChunk(2), 0, 1000);
+        allocator.area_reserved(AreaIndex(5));
+        let Take::Run(run) = allocator.take(10) else {
+            panic!("not full")
+        };
+        assert_eq!(allocator.next_free(), NewChunk(12));
+        allocator.give_back(NewRun {
+            first: NewChunk(4),
+            count: 2,
+        });
+        assert_eq!(
+            allocator.take(5),
+            Take::Run(NewRun {
+                first: NewChunk(4),
+                count: 2
+            })
+        );
+        allocator.give_back(run);
+        assert_eq!(allocator.next_free(), NewChunk(2), "nothing is left behind");
+    }
+
+    #[test]
+    fn giving_back_across_a_metadata_chunk_restores_next_free() {
+        let mut allocator = Allocator::new(layout(), NewChunk(2), 0, 1000);
+        allocator.area_reserved(AreaIndex(5));
+        let Take::Run(run) = allocator.take(32) else {
+            panic!("not full")
+        };
+        assert_eq!(allocator.next_free(), NewChunk(35));
+        allocator.give_back(run);
+        assert_eq!(allocator.next_free(), NewChunk(2));
+    }
+
+    #[test]
+    fn a_store_with_holes_is_full_where_its_entries_or_its_chunks_end() {
+        // 31 entries, but next_free far ahead: the device ends first.
+        let mut allocator = Allocator::new(layout(), NewChunk(60), 31, 66);
+        assert_eq!(fill(&mut allocator), 6);
+        // The next area lies beyond the end: the entry that fills the area can't be had.
+        let mut allocator = Allocator::new(layout(), NewChunk(20), 31, 34);
+        assert_eq!(fill(&mut allocator), 0);
+    }
+}

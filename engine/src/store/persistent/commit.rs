@@ -1,0 +1,129 @@
+//! Carrying out a commit's plan on the COW device. One thread at a time, the leader, holds the
+//! current area; see `mod.rs` for who leads.
+
+use usnap_format::{AreaIndex, Exception, Layout, SECTOR_SIZE, encode_exception};
+
+use super::plan::{Plan, Position, Step};
+use crate::device::BlockDevice;
+use crate::error::{Error, ErrorKind, Result};
+use crate::num::{SECTOR_LEN, to_usize};
+
+/// The area that has room, as it is on the device, or will be when a failed commit is repeated.
+pub(super) struct CurrentArea {
+    pub(super) position: Position,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl CurrentArea {
+    /// Commits `batch`, in its order. On an error the position stays; a repetition must begin with
+    /// the same exceptions in the same order, since some of their sectors may be on the device.
+    ///
+    /// # Errors
+    /// `NoSpace` where a write (not a sync) found none: to be repeated. All others are final.
+    pub(super) fn commit(
+        &mut self,
+        device: &dyn BlockDevice,
+        layout: Layout,
+        batch: &[Exception],
+    ) -> Result<()> {
+        let plan = Plan::new(layout, self.position, batch.len() as u64);
+        self.refuse_if_cut_off(device, layout, &plan)?;
+        let (in_current, _) = split(batch, plan.in_current);
+        for (index, exception) in (self.position.committed..).zip(in_current) {
+            encode_exception(&mut self.bytes, index, *exception)?;
+        }
+        let mut other_area = Vec::new();
+        for step in &plan.steps {
+            match step {
+                Step::WriteArea { area, exceptions } => {
+                    encode_area(layout, &mut other_area, batch, exceptions)?;
+                    write_area(device, layout, *area, &other_area)?;
+                }
+                Step::Sync => device.flush().map_err(final_failure)?,
+                Step::WriteSector { sector } => self.write_sector(device, layout, *sector)?,
+            }
+        }
+        if plan.after.area != self.position.area {
+            self.bytes = other_area;
+        }
+        self.position = plan.after;
+        Ok(())
+    }
+
+    fn write_sector(&self, device: &dyn BlockDevice, layout: Layout, sector: u64) -> Result<()> {
+        let at = sector * SECTOR_SIZE;
+        let offset = area_offset(layout, self.position.area)? + at;
+        let start = to_usize(at);
+        let bytes = self.bytes.get(start..start.saturating_add(SECTOR_LEN));
+        device.write_at(bytes.unwrap_or_default(), offset)
+    }
+
+    /// Writing behind the end of a file that somebody cut off would extend it, over zeros.
+    fn refuse_if_cut_off(
+        &self,
+        device: &dyn BlockDevice,
+        layout: Layout,
+        plan: &Plan,
+    ) -> Result<()> {
+        let end = area_offset(layout, plan.after.area)? + layout.chunk_size.bytes();
+        let size_bytes = device.size_bytes();
+        if end <= size_bytes {
+            return Ok(());
+        }
+        let context = format!(
+            "cannot commit to COW device {}: it was cut off to {size_bytes} bytes, and area {} \
+             would end at {end}",
+            device.name(),
+            plan.after.area
+        );
+        Err(Error::new(ErrorKind::Io, context))
+    }
+}
+
+fn split(batch: &[Exception], at: u64) -> (&[Exception], &[Exception]) {
+    batch.split_at_checked(to_usize(at)).unwrap_or((batch, &[]))
+}
+
+/// Fills `bytes` with one area: these exceptions of the batch, then zeros.
+fn encode_area(
+    layout: Layout,
+    bytes: &mut Vec<u8>,
+    batch: &[Exception],
+    exceptions: &std::ops::Range<u64>,
+) -> Result<()> {
+    bytes.clear();
+    bytes.resize(to_usize(layout.chunk_size.bytes()), 0);
+    let (_, from_start) = split(batch, exceptions.start);
+    let (these, _) = split(from_start, exceptions.end - exceptions.start);
+    for (index, exception) in (0..).zip(these) {
+        encode_exception(bytes, index, *exception)?;
+    }
+    Ok(())
+}
+
+fn write_area(
+    device: &dyn BlockDevice,
+    layout: Layout,
+    area: AreaIndex,
+    bytes: &[u8],
+) -> Result<()> {
+    device.write_at(bytes, area_offset(layout, area)?)
+}
+
+/// Where an area begins on the COW device, in bytes.
+pub(super) fn area_offset(layout: Layout, area: AreaIndex) -> Result<u64> {
+    layout
+        .area_location(area)
+        .and_then(|location| layout.chunk_size.new_to_offset(location))
+        .ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("cannot locate area {area}")))
+}
+
+/// A sync that failed can't be repeated, whatever its reason: the kernel forgets which pages it
+/// could not write (durability rules 24 and 29).
+fn final_failure(error: Error) -> Error {
+    if error.kind() == ErrorKind::NoSpace {
+        error.with_kind(ErrorKind::Io)
+    } else {
+        error
+    }
+}

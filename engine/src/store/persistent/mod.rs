@@ -1,0 +1,419 @@
+//! The persistent store: exceptions kept in the kernel's format, committed in groups.
+//!
+//! An exception is *pending* (its number is taken, its data is being written), then *written*
+//! (here, in `State::written`), then *committed* (durable in an area). A commit has one leader;
+//! everyone who asks meanwhile waits for its result or for the next one:
+//! - An epoch is one commit. Sealing takes all written exceptions and gives the epoch its number.
+//! - Whoever wants durability waits for the first epoch sealed *after* asking: only that one is
+//!   known to cover all that was written before.
+//! - An epoch that ends well makes every earlier one durable too, since a failed epoch's
+//!   exceptions are the first of the next one's.
+//!
+//! Lock order: `state` before nothing; `area` is taken by the leader alone, never with `state`.
+//! No lock that a reader or writer takes is held across I/O.
+
+mod allocate;
+mod commit;
+pub(crate) mod create;
+pub(crate) mod open;
+mod plan;
+pub(crate) mod walk;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use usnap_format::{AreaIndex, Exception, Layout, NewChunk, OldChunk, Usage};
+
+use self::allocate::{Allocator, Take};
+use self::commit::{CurrentArea, area_offset};
+use self::plan::Position;
+use super::{ExceptionCounts, ExceptionStore, NewRun};
+use crate::device::{BlockDevice, LatchedDevice};
+use crate::error::{Error, ErrorKind, Result};
+use crate::num::to_usize;
+use crate::store::persistent::walk::HeaderSector;
+use crate::table::ExceptionTable;
+
+/// So many exceptions wait for a commit at the most; the writer of the next one commits.
+const UNCOMMITTED_MAX: usize = 1 << 18;
+
+/// The persistent store.
+pub(crate) struct PersistentStore {
+    device: Arc<LatchedDevice>,
+    layout: Layout,
+    state: Mutex<State>,
+    epoch_done: Condvar,
+    /// Chunks or exceptions were written that no seal has covered. True at open: what an earlier
+    /// process wrote may be only in the page cache (durability rule 27).
+    dirty: AtomicBool,
+    area: Mutex<CurrentArea>,
+    /// Old chunks whose exceptions were not committed when the store was latched.
+    lost: OnceLock<HashSet<u64>>,
+}
+
+struct State {
+    allocator: Allocator,
+    /// Exceptions of a commit that found no space: first in the next one, in this order.
+    kept: Vec<Exception>,
+    written: Vec<Exception>,
+    committed: u64,
+    in_commit: u64,
+    current_area: AreaIndex,
+    next_epoch: u64,
+    done_epoch: u64,
+    durable_epoch: u64,
+    is_committing: bool,
+    failure: Option<(ErrorKind, String)>,
+}
+
+/// What loading found that a person may want to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LoadNotes {
+    /// Bytes behind the terminator that a writable open clears.
+    pub(crate) junk_found: bool,
+    /// Entries for chunks that the origin does not have.
+    pub(crate) beyond_origin: u64,
+}
+
+impl PersistentStore {
+    /// Loads the store on `device` into `table`. `judge` may refuse what was found before anything
+    /// is changed; then, unless `read_only`, bytes behind the terminator are zeroed and synced,
+    /// before anything else may be written (durability rule 1).
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`, `NoSpace`, and what `judge` says.
+    pub(crate) fn open(
+        device: Arc<LatchedDevice>,
+        sector: &HeaderSector,
+        table: &ExceptionTable,
+        read_only: bool,
+        judge: impl FnOnce(&LoadNotes) -> Result<()>,
+    ) -> Result<Self> {
+        let layout = Layout::new(sector.header.chunk_size);
+        let mut loaded = open::load(&*device, sector, table)?;
+        let (area, in_area) = layout.entry_position(loaded.committed);
+        debug_assert_eq!(area, loaded.area);
+        judge(&LoadNotes {
+            junk_found: loaded.junk_offset.is_some(),
+            beyond_origin: loaded.beyond_origin,
+        })?;
+        if !read_only {
+            if let Some(junk_offset) = loaded.junk_offset {
+                clear_junk(&*device, layout, area, &mut loaded.area_bytes, junk_offset)?;
+            }
+            // The area may be a hole, in a copy made sparse (durability rule 4).
+            device.reserve_at(area_offset(layout, area)?, layout.chunk_size.bytes())?;
+        }
+        let device_chunks = layout.chunk_size.whole_chunks(device.size_bytes());
+        let allocator = Allocator::new(layout, loaded.next_free, loaded.committed, device_chunks);
+        let store = Self {
+            layout,
+            state: Mutex::new(State {
+                allocator,
+                kept: Vec::new(),
+                written: Vec::new(),
+                committed: loaded.committed,
+                in_commit: 0,
+                current_area: area,
+                next_epoch: 1,
+                done_epoch: 0,
+                durable_epoch: 0,
+                is_committing: false,
+                failure: None,
+            }),
+            epoch_done: Condvar::new(),
+            dirty: AtomicBool::new(!read_only),
+            area: Mutex::new(CurrentArea {
+                position: Position {
+                    area,
+                    committed: in_area,
+                },
+                bytes: loaded.area_bytes,
+            }),
+            lost: OnceLock::new(),
+            device,
+        };
+        Ok(store)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Seals what is written, commits it, and tells everyone who waits.
+    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let epoch = state.next_epoch;
+        state.next_epoch += 1;
+        state.is_committing = true;
+        let mut batch = std::mem::take(&mut state.kept);
+        let first_new = batch.len();
+        batch.append(&mut state.written);
+        if let Some(new) = batch.get_mut(first_new..) {
+            new.sort_unstable_by_key(|exception| exception.new_chunk);
+        }
+        state.in_commit = batch.len() as u64;
+        // From here on a write sets it again; this commit's first sync covers all before it.
+        self.dirty.store(false, Ordering::SeqCst);
+        drop(state);
+
+        let (result, current_area) = {
+            let mut area = self.area.lock().unwrap_or_else(PoisonError::into_inner);
+            (
+                area.commit(&*self.device, self.layout, &batch),
+                area.position.area,
+            )
+        };
+
+        let mut state = self.state();
+        state.is_committing = false;
+        state.done_epoch = epoch;
+        state.in_commit = 0;
+        state.current_area = current_area;
+        match result {
+            Ok(()) => {
+                state.durable_epoch = epoch;
+                state.committed += batch.len() as u64;
+            }
+            Err(error) => {
+                self.dirty.store(true, Ordering::SeqCst);
+                if error.kind() != ErrorKind::NoSpace {
+                    self.latch(&error, batch.iter().chain(&state.written));
+                }
+                state.failure = Some((error.kind(), format!("{error:?}")));
+                state.kept = batch;
+            }
+        }
+        self.epoch_done.notify_all();
+        state
+    }
+
+    /// Latches the device, before any waiter wakes. Exceptions that are not committed are lost to
+    /// readers: their data may be gone from the page cache (durability rule 25).
+    fn latch<'e>(&self, cause: &Error, uncommitted: impl Iterator<Item = &'e Exception>) {
+        self.device.latch(cause);
+        let lost = uncommitted.map(|exception| exception.old_chunk.0).collect();
+        let _the_first_stays = self.lost.set(lost);
+        tracing::error!(
+            "nothing more is written to COW device {}: {cause:?}",
+            self.device.name()
+        );
+    }
+
+    /// Reserves the space of an area that the next exception may open.
+    fn reserve_area(&self, area: AreaIndex) -> Result<()> {
+        let offset = area_offset(self.layout, area)?;
+        self.device
+            .reserve_at(offset, self.layout.chunk_size.bytes())
+            .map_err(|e| {
+                e.context(format!(
+                    "cannot reserve area {area} of COW device {}",
+                    self.device.name()
+                ))
+            })
+    }
+}
+
+impl ExceptionStore for PersistentStore {
+    fn prepare_exceptions(&self, max_count: u64) -> Result<NewRun> {
+        let mut asked_again = false;
+        loop {
+            let taken = self.state().allocator.take(max_count);
+            match taken {
+                Take::Run(run) => return Ok(run),
+                Take::NeedsArea(area) => {
+                    self.reserve_area(area)?;
+                    let device_chunks = self
+                        .layout
+                        .chunk_size
+                        .whole_chunks(self.device.size_bytes());
+                    let mut state = self.state();
+                    state.allocator.set_device_chunks(device_chunks);
+                    state.allocator.area_reserved(area);
+                }
+                Take::Full => {
+                    // Somebody may have made the file longer.
+                    let device_chunks = self
+                        .layout
+                        .chunk_size
+                        .whole_chunks(self.device.size_bytes());
+                    let mut state = self.state();
+                    let grown = device_chunks > state.allocator.device_chunks();
+                    if asked_again || !grown {
+                        return Err(no_room(self.device.name(), device_chunks));
+                    }
+                    state.allocator.set_device_chunks(device_chunks);
+                    asked_again = true;
+                }
+            }
+        }
+    }
+
+    fn abort_exceptions(&self, run: NewRun) {
+        self.state().allocator.give_back(run);
+    }
+
+    fn commit_exceptions(&self, first: OldChunk, run: NewRun) -> Result<()> {
+        let mut state = self.state();
+        if let Some(cause) = self.device.latched() {
+            let context = format!("cannot keep exceptions: an earlier flush failed ({cause})");
+            return Err(Error::new(ErrorKind::Latched, context));
+        }
+        state.written.extend((0..run.count).map(|i| Exception {
+            old_chunk: OldChunk(first.0 + i),
+            new_chunk: NewChunk(run.first.0 + i),
+        }));
+        let too_many = state.written.len() >= UNCOMMITTED_MAX && !state.is_committing;
+        drop(state);
+        self.mark_dirty();
+        if too_many {
+            // The write itself is done; whoever flushes hears of a failure.
+            let _for_flush = self.flush();
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn mark_dirty(&self) {
+        // A load first: the flag is nearly always set, and a store would take the cache line from
+        // the other threads. SeqCst pairs with the seal: if this load is before it, the write that
+        // came before this call is covered by the commit's first sync.
+        if !self.dirty.load(Ordering::SeqCst) {
+            self.dirty.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn flush(&self) -> Result<()> {
+        if let Some(cause) = self.device.latched() {
+            let context = format!("cannot flush COW device {}: {cause}", self.device.name());
+            return Err(Error::new(ErrorKind::Latched, context));
+        }
+        let mut state = self.state();
+        let is_dirty = self.dirty.load(Ordering::SeqCst)
+            || !state.written.is_empty()
+            || !state.kept.is_empty();
+        let target = if is_dirty {
+            state.next_epoch
+        } else if state.is_committing {
+            // All of ours is sealed in the commit under way.
+            state.next_epoch - 1
+        } else {
+            return Ok(());
+        };
+        loop {
+            if state.durable_epoch >= target {
+                return Ok(());
+            }
+            if state.done_epoch >= target {
+                let (kind, cause) = state
+                    .failure
+                    .clone()
+                    .unwrap_or((ErrorKind::Io, "no reason is known".to_owned()));
+                let context = format!("cannot flush COW device {}: {cause}", self.device.name());
+                return Err(Error::new(kind, context));
+            }
+            state = if state.is_committing {
+                self.epoch_done
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner)
+            } else {
+                self.lead(state)
+            };
+        }
+    }
+
+    fn commit_pending(&self) -> Result<bool> {
+        let pending = {
+            let state = self.state();
+            !state.written.is_empty() || !state.kept.is_empty()
+        };
+        if pending {
+            self.flush()?;
+        }
+        Ok(pending)
+    }
+
+    fn device(&self) -> &dyn BlockDevice {
+        &*self.device
+    }
+
+    fn usage(&self) -> Usage {
+        let state = self.state();
+        let device_bytes = self.device.size_bytes();
+        Usage::persistent(
+            self.layout,
+            state.allocator.next_free(),
+            state.current_area,
+            device_bytes,
+        )
+    }
+
+    fn counts(&self) -> ExceptionCounts {
+        let device_chunks = self
+            .layout
+            .chunk_size
+            .whole_chunks(self.device.size_bytes());
+        let mut state = self.state();
+        state.allocator.set_device_chunks(device_chunks);
+        ExceptionCounts {
+            committed: state.committed,
+            uncommitted: (state.kept.len() + state.written.len()) as u64 + state.in_commit,
+            free: state.allocator.free(),
+        }
+    }
+
+    fn latched(&self) -> Option<String> {
+        self.device.latched().map(str::to_owned)
+    }
+
+    #[inline]
+    fn is_lost(&self, old_chunk: OldChunk) -> bool {
+        self.lost
+            .get()
+            .is_some_and(|lost| lost.contains(&old_chunk.0))
+    }
+}
+
+#[cold]
+fn no_room(name: &str, device_chunks: u64) -> Error {
+    Error::new(
+        ErrorKind::NoSpace,
+        format!("cannot take a new chunk: COW device {name} of {device_chunks} chunks is full"),
+    )
+    .with_hint("make the COW file longer (truncate -s); it is used at once")
+}
+
+/// Zeroes everything behind the terminator, on the device and in memory, and waits for it.
+fn clear_junk(
+    device: &dyn BlockDevice,
+    layout: Layout,
+    area: AreaIndex,
+    bytes: &mut [u8],
+    junk_offset: u64,
+) -> Result<()> {
+    let start = to_usize(junk_offset);
+    let Some(junk) = bytes.get_mut(start..) else {
+        return Ok(());
+    };
+    junk.fill(0);
+    let offset = area_offset(layout, area)? + junk_offset;
+    device
+        .write_at(junk, offset)
+        .and_then(|()| device.flush())
+        .map_err(|e| {
+            e.context(format!(
+                "cannot clear what lies behind the last exception in area {area} of COW device {}",
+                device.name()
+            ))
+        })
+}
+
+/// How many exceptions fit behind `committed` entries and below the device's end.
+pub(crate) fn free_behind(
+    layout: Layout,
+    next_free: NewChunk,
+    committed: u64,
+    device_chunks: u64,
+) -> u64 {
+    Allocator::new(layout, next_free, committed, device_chunks).free()
+}

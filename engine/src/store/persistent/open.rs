@@ -1,0 +1,152 @@
+//! Loading a store: every entry is checked before it is believed, and nothing is written.
+//!
+//! Refused (SPEC.md, "What a reader refuses"): entries that point at metadata or outside the
+//! device, that share a chunk, old or new, or that have the kernel's run-length bits set.
+
+use usnap_format::{AreaIndex, Exception, Layout, NewChunk};
+
+use super::walk::{AreaWalk, HeaderSector};
+use crate::device::BlockDevice;
+use crate::error::{Error, ErrorKind, Result};
+use crate::table::ExceptionTable;
+
+/// A store's metadata, in memory.
+pub(super) struct Loaded {
+    /// How many entries there are.
+    pub(super) committed: u64,
+    pub(super) next_free: NewChunk,
+    /// The area that has room, byte for byte.
+    pub(super) area: AreaIndex,
+    pub(super) area_bytes: Vec<u8>,
+    /// Where in it bytes behind the terminator begin that are not zero.
+    pub(super) junk_offset: Option<u64>,
+    /// Entries for chunks that the origin does not have.
+    pub(super) beyond_origin: u64,
+}
+
+/// Reads all metadata into `table`.
+///
+/// # Errors
+/// `Corrupt`, naming area, index and chunk; `Io`.
+pub(super) fn load(
+    device: &dyn BlockDevice,
+    sector: &HeaderSector,
+    table: &ExceptionTable,
+) -> Result<Loaded> {
+    let chunk_size = sector.header.chunk_size;
+    let layout = Layout::new(chunk_size);
+    let device_chunks = chunk_size.whole_chunks(device.size_bytes());
+    let mut walk = AreaWalk::new(device, chunk_size);
+    let mut order = NewChunkOrder::default();
+    let mut committed = 0_u64;
+    let mut beyond_origin = 0_u64;
+    let mut last = None;
+    while let Some(area) = walk.next_area()? {
+        for (index, exception) in area.view.exceptions().enumerate() {
+            let refuse = |why: &str| {
+                let context = format!(
+                    "cannot use COW device {}: area {}, entry {index} (old chunk {}, new chunk \
+                     {}) {why}",
+                    device.name(),
+                    area.index,
+                    exception.old_chunk,
+                    exception.new_chunk
+                );
+                Err(Error::new(ErrorKind::Corrupt, context)
+                    .with_hint("`usnap check` lists all damage"))
+            };
+            if let Some(why) = why_refused(layout, device_chunks, exception) {
+                return refuse(why);
+            }
+            if exception.old_chunk.0 >= table.chunk_count() {
+                beyond_origin += 1;
+            } else if !table.load(exception) {
+                return refuse("is the second for its old chunk");
+            }
+            order.push(exception.new_chunk);
+            committed += 1;
+        }
+        last = Some((
+            area.index,
+            area.bytes.to_vec(),
+            area.view.has_junk_behind_terminator(),
+        ));
+    }
+    let Some((area, area_bytes, junk_offset)) = last else {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            "cannot find any metadata area",
+        ));
+    };
+    let max_seen = order.max();
+    if let Some(twice) = order.find_duplicate() {
+        let context = format!(
+            "cannot use COW device {}: two entries share new chunk {twice}",
+            device.name()
+        );
+        return Err(
+            Error::new(ErrorKind::Corrupt, context).with_hint("`usnap check` lists all damage")
+        );
+    }
+    let next_free = layout
+        .next_free_after_max(max_seen)
+        .unwrap_or(NewChunk(u64::MAX));
+    Ok(Loaded {
+        committed,
+        next_free,
+        area,
+        area_bytes,
+        junk_offset,
+        beyond_origin,
+    })
+}
+
+/// Why an entry can't be believed, from the entry and the device's size alone.
+pub(crate) fn why_refused(
+    layout: Layout,
+    device_chunks: u64,
+    exception: Exception,
+) -> Option<&'static str> {
+    if exception.high_bits_set() {
+        Some("has bits set that the kernel uses as a run length")
+    } else if layout.is_metadata(exception.new_chunk) {
+        Some("points at a metadata chunk")
+    } else if exception.new_chunk.0 >= device_chunks {
+        Some("points beyond the end of the COW device")
+    } else {
+        None
+    }
+}
+
+/// Finds a number that was seen twice. Stores are nearly always in ascending order, which proves
+/// that there is none without remembering any.
+#[derive(Default)]
+struct NewChunkOrder {
+    seen: Vec<u64>,
+    max: Option<NewChunk>,
+    disordered: bool,
+}
+
+impl NewChunkOrder {
+    fn push(&mut self, chunk: NewChunk) {
+        self.disordered |= self.max.is_some_and(|max| chunk <= max);
+        self.max = self.max.max(Some(chunk));
+        self.seen.push(chunk.0);
+    }
+
+    fn max(&self) -> Option<NewChunk> {
+        self.max
+    }
+
+    fn find_duplicate(mut self) -> Option<u64> {
+        if !self.disordered {
+            return None;
+        }
+        self.seen.sort_unstable();
+        self.seen
+            .windows(2)
+            .find(|pair| pair.first() == pair.last())?
+            .first()
+            .copied()
+    }
+}

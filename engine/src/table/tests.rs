@@ -1,0 +1,147 @@
+//! The index against a map, and claims under several threads.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::{any, prop, proptest};
+use usnap_format::{Exception, NewChunk, OldChunk};
+
+use super::{ExceptionTable, NODE_SLOTS, Run, Slot};
+
+#[test]
+fn an_empty_table_is_one_unmapped_run() {
+    let table = ExceptionTable::new(10 * NODE_SLOTS);
+    let run = table.run_at(OldChunk(5), 9 * NODE_SLOTS);
+    assert_eq!(
+        run,
+        Run {
+            slot: Slot::Unmapped,
+            count: 9 * NODE_SLOTS
+        }
+    );
+}
+
+#[test]
+fn a_claim_is_exclusive_and_given_back_when_dropped() {
+    let table = ExceptionTable::new(100);
+    let claim = table.claim(OldChunk(10), 5).unwrap();
+    assert_eq!((claim.first(), claim.count()), (OldChunk(10), 5));
+    assert!(table.claim(OldChunk(12), 1).is_none());
+    assert_eq!(
+        table.claim(OldChunk(8), 9).unwrap().count(),
+        2,
+        "stops at a pending chunk"
+    );
+    assert_eq!(table.lookup(OldChunk(14)), Slot::Pending);
+    drop(claim);
+    assert_eq!(table.lookup(OldChunk(14)), Slot::Unmapped);
+}
+
+#[test]
+fn publishing_a_part_leaves_the_rest_claimed() {
+    let table = ExceptionTable::new(100);
+    let mut claim = table.claim(OldChunk(0), 4).unwrap();
+    claim.publish(3, NewChunk(2));
+    assert_eq!(
+        table.run_at(OldChunk(0), 4),
+        Run {
+            slot: Slot::Mapped(NewChunk(2)),
+            count: 3
+        }
+    );
+    assert_eq!(table.lookup(OldChunk(3)), Slot::Pending);
+    drop(claim);
+    assert_eq!(table.lookup(OldChunk(3)), Slot::Unmapped);
+}
+
+#[test]
+fn chunks_beyond_the_end_are_neither_loaded_nor_claimed() {
+    let table = ExceptionTable::new(3);
+    assert!(!table.load(Exception {
+        old_chunk: OldChunk(3),
+        new_chunk: NewChunk(2)
+    }));
+    assert_eq!(table.claim(OldChunk(1), 10).unwrap().count(), 2);
+}
+
+#[test]
+fn those_who_wait_for_a_chunk_wake_when_it_is_published_or_given_up() {
+    for publish in [true, false] {
+        let table = ExceptionTable::new(10);
+        let mut claim = table.claim(OldChunk(7), 1).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| table.wait_while_pending(OldChunk(7)));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            if publish {
+                claim.publish(1, NewChunk(2));
+            }
+            drop(claim);
+        });
+        let expected = if publish {
+            Slot::Mapped(NewChunk(2))
+        } else {
+            Slot::Unmapped
+        };
+        assert_eq!(table.lookup(OldChunk(7)), expected);
+    }
+}
+
+#[test]
+fn of_many_threads_exactly_one_gets_each_chunk() {
+    let table = ExceptionTable::new(2000);
+    let got: Vec<u64> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut got = 0;
+                    for old in 0..2000 {
+                        if let Some(mut claim) = table.claim(OldChunk(old), 1) {
+                            claim.publish(1, NewChunk(old + 2));
+                            got += 1;
+                        }
+                    }
+                    got
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert_eq!(got.iter().sum::<u64>(), 2000);
+}
+
+proptest! {
+    #[test]
+    fn runs_agree_with_a_map(
+        entries in prop::collection::btree_map(0_u64..70_000, 2_u64..500, 0..200),
+        from in 0_u64..70_000,
+        max in 1_u64..70_000,
+        dense in any::<bool>(),
+    ) {
+        let entries: BTreeMap<u64, u64> = if dense {
+            entries.into_iter().map(|(old, new)| (old % 300, new)).collect()
+        } else {
+            entries
+        };
+        let table = ExceptionTable::new(140_000);
+        for (&old, &new) in &entries {
+            let exception = Exception { old_chunk: OldChunk(old), new_chunk: NewChunk(new) };
+            assert!(table.load(exception));
+            assert!(!table.load(exception), "twice");
+        }
+        let run = table.run_at(OldChunk(from), max);
+        let first = entries.get(&from).copied();
+        for i in 0..run.count {
+            let expected = first.map(|first| first + i);
+            assert_eq!(entries.get(&(from + i)).copied(), expected);
+        }
+        assert!(run.count >= 1 && run.count <= max);
+        if run.count < max {
+            let next = entries.get(&(from + run.count)).copied();
+            assert_ne!(next, first.map(|first| first + run.count), "the run ends too early");
+        }
+    }
+}
