@@ -57,12 +57,8 @@ impl Snapshot {
                     self.store.mark_dirty();
                     piece.len
                 }
-                Place::Origin | Place::Pending => {
-                    match self.zeros_below(&piece.place, offset, piece.len, flags)? {
-                        0 => self.write_unmapped(offset, piece.len, Payload::Zeros(flags))?,
-                        zeros => zeros,
-                    }
-                }
+                Place::Pending => self.write_unmapped(offset, piece.len, Payload::Zeros(flags))?,
+                Place::Origin => self.zero_unmapped(offset, piece.len, flags)?,
             };
             offset += done;
             len -= done;
@@ -70,15 +66,20 @@ impl Snapshot {
         Ok(())
     }
 
-    /// How much of an unmapped range needs nothing done, from its beginning: the origin reads as
-    /// zeros there and no space was asked for. A data extent of the origin is worked through chunk
-    /// by chunk, so that a hole behind it is found again.
-    fn zeros_below(&self, place: &Place, offset: u64, len: u64, flags: ZeroFlags) -> Result<u64> {
-        if flags.no_hole || *place != Place::Origin {
-            return Ok(0);
+    /// Zeroes the beginning of an unmapped range; how many bytes that was, or 0 where the range is
+    /// to be looked up again. Where the origin reads as zeros nothing needs doing, unless space
+    /// was asked for.
+    fn zero_unmapped(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<u64> {
+        if flags.no_hole {
+            return self.write_unmapped(offset, len, Payload::Zeros(flags));
         }
         let extent = self.origin.extent_at(offset, len)?;
-        Ok(if extent.zero { extent.len } else { 0 })
+        if extent.zero {
+            return Ok(extent.len);
+        }
+        // Only the chunks that have data: a hole behind them is left alone.
+        let data_end = (offset + extent.len).next_multiple_of(self.chunk_size.bytes());
+        self.write_unmapped(offset, len.min(data_end - offset), Payload::Zeros(flags))
     }
 
     /// Fast is: no chunk has to be copied, and the COW device punches. Looked at beforehand, so
