@@ -165,6 +165,21 @@ impl BlockSizes {
         max_payload: DEFAULT_MAX_PAYLOAD_BYTES,
     };
 
+    /// The same sizes, if they obey the rules of `NBD_INFO_BLOCK_SIZE`.
+    pub(super) fn checked(self) -> Option<Self> {
+        let Self {
+            minimum,
+            preferred,
+            max_payload,
+        } = self;
+        let legal = minimum.is_power_of_two()
+            && minimum <= MAX_MIN_BLOCK_BYTES
+            && preferred.is_power_of_two()
+            && preferred >= minimum.max(MIN_PREFERRED_BLOCK_BYTES)
+            && max_payload >= preferred;
+        legal.then_some(self)
+    }
+
     /// Whether a client that keeps to the defaults could send a request that they forbid.
     pub(super) const fn are_stricter_than_default(self) -> bool {
         self.minimum > Self::DEFAULT.minimum || self.max_payload < Self::DEFAULT.max_payload

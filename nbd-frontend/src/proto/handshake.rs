@@ -3,8 +3,8 @@
 //! | state | waits for | goes to |
 //! |---|---|---|
 //! | `ClientFlags` | the client's 4 bytes of flags | `Options`; `Finished` on an unknown flag |
-//! | `Options` | an option of at most `max_option_bytes` | itself; `Finished` by EXPORT_NAME, GO, ABORT |
-//! | | the header of a longer one | `Drain`; `Finished` if it is too long even for that |
+//! | `Options` | an option that is not too long | itself; `Finished` by EXPORT_NAME, GO, ABORT |
+//! | | the header of one that is | `Drain`; `Finished` if it is too long even for that |
 //! | `Drain` | the rest of a long option, thrown away | `Options`; `Finished` if it was ABORT |
 //! | `Finished` | nothing | itself |
 //!

@@ -16,6 +16,7 @@
 #![deny(clippy::little_endian_bytes, clippy::host_endian_bytes)]
 #![warn(clippy::indexing_slicing)]
 
+pub mod client;
 pub mod consts;
 
 mod block_status;
@@ -29,6 +30,8 @@ mod reply;
 mod request;
 mod session;
 mod wire;
+
+pub mod uri;
 
 pub use self::block_status::{BlockStatusReply, MAX_EXTENTS};
 pub use self::catalog::{
