@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom as Seeker, fallocate};
 use rustix::io::Errno;
@@ -24,9 +24,12 @@ pub struct FileDevice {
     name: String,
     is_block: bool,
     read_only: bool,
+    /// The size as of the last look: every call of `size_bytes` is one.
+    known_size_bytes: AtomicU64,
     can_punch: AtomicBool,
     can_zero_range: AtomicBool,
     can_reserve: AtomicBool,
+    can_unshare: AtomicBool,
 }
 
 impl FileDevice {
@@ -84,15 +87,31 @@ impl FileDevice {
         let end = file.metadata().map_or(0, |m| m.len());
         let probe = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let can_punch = !read_only && (is_block || fallocate(&file, probe, end, 4096).is_ok());
-        Self {
+        let device = Self {
             file,
             name,
             is_block,
             read_only,
+            known_size_bytes: AtomicU64::new(0),
             can_punch: AtomicBool::new(can_punch),
             can_zero_range: AtomicBool::new(true),
             can_reserve: AtomicBool::new(!is_block),
+            can_unshare: AtomicBool::new(!is_block),
+        };
+        device.size_bytes();
+        device
+    }
+
+    /// A write behind the end of a regular file would make it longer, over a hole where a cut-off
+    /// chunk was. The known size is refreshed only where it seems to end too early: a file that
+    /// is cut off meanwhile is noticed by the next look (DESIGN.md, "Media").
+    #[inline]
+    fn refuse_beyond_end(&self, offset: u64, len: u64) -> Result<()> {
+        let known = self.known_size_bytes.load(Ordering::Relaxed);
+        if offset.checked_add(len).is_some_and(|end| end <= known) {
+            return Ok(());
         }
+        check_range(&self.name, self.size_bytes(), offset, len)
     }
 
     /// The open file, for locks and for metadata.
@@ -177,10 +196,13 @@ fn open_error(name: &str, read_only: bool, source: io::Error) -> Error {
 
 impl BlockDevice for FileDevice {
     fn size_bytes(&self) -> u64 {
-        if self.is_block {
-            return (&self.file).seek(SeekFrom::End(0)).unwrap_or(0);
-        }
-        self.file.metadata().map_or(0, |m| m.len())
+        let size_bytes = if self.is_block {
+            (&self.file).seek(SeekFrom::End(0)).unwrap_or(0)
+        } else {
+            self.file.metadata().map_or(0, |m| m.len())
+        };
+        self.known_size_bytes.store(size_bytes, Ordering::Relaxed);
+        size_bytes
     }
 
     fn name(&self) -> &str {
@@ -203,6 +225,7 @@ impl BlockDevice for FileDevice {
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.refuse_if_read_only("write to")?;
+        self.refuse_beyond_end(offset, data.len() as u64)?;
         self.file
             .write_all_at(data, offset)
             .map_err(|e| self.error("write", offset, data.len() as u64, e))
@@ -229,6 +252,7 @@ impl BlockDevice for FileDevice {
 
     fn zero_at(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         self.refuse_if_read_only("zero on")?;
+        self.refuse_beyond_end(offset, len)?;
         let fast_refused = || {
             let what = format!("cannot zero {len} bytes at {offset} of {} fast", self.name);
             Err(Error::new(ErrorKind::NotSupported, what))
@@ -265,8 +289,11 @@ impl BlockDevice for FileDevice {
             "reserve",
             offset,
             len,
-        )
-        .map(|_| ())
+        )?;
+        // Blocks shared with a reflink copy would be allocated anew when they are written.
+        let unshare = FallocateFlags::UNSHARE_RANGE | FallocateFlags::KEEP_SIZE;
+        self.try_fallocate(&self.can_unshare, unshare, "unshare", offset, len)
+            .map(|_| ())
     }
 
     fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod identity;
 
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use usnap_format::OriginIdentity;
@@ -42,6 +43,18 @@ impl Origin {
     /// `Io`.
     pub fn identity(&self) -> Result<OriginIdentity> {
         identity::of(&self.device, self.size_bytes)
+    }
+
+    /// Whether `path` names this origin's file or block device.
+    pub(crate) fn is_same_file(&self, path: &Path) -> bool {
+        let (Ok(ours), Ok(theirs)) = (self.device.file().metadata(), std::fs::metadata(path))
+        else {
+            return false;
+        };
+        let same_device = self.device.is_block()
+            && theirs.file_type().is_block_device()
+            && ours.rdev() == theirs.rdev();
+        same_device || (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
     }
 
     pub(crate) fn mtime(&self) -> (i64, u32) {

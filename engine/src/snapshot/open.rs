@@ -57,6 +57,7 @@ impl Snapshot {
         cow: &Path,
         options: &SnapshotOptions,
     ) -> Result<(Self, Vec<String>)> {
+        refuse_same_file(origin, cow)?;
         let OpenCow {
             device,
             sector,
@@ -203,6 +204,19 @@ impl Snapshot {
             counters: AtomicCounters::default(),
         })
     }
+}
+
+/// A blank image named twice would become a store over itself.
+fn refuse_same_file(origin: &Origin, cow: &Path) -> Result<()> {
+    if !origin.is_same_file(cow) {
+        return Ok(());
+    }
+    let context = format!(
+        "cannot use {} as origin and as COW device at once",
+        cow.display()
+    );
+    Err(Error::new(ErrorKind::Usage, context)
+        .with_hint("name a COW file of its own; it is created if it does not exist"))
 }
 
 /// Compares an origin with the record of the one that the COW device was made for: the cheap

@@ -1,11 +1,11 @@
 //! COW files: making one that appears whole or not at all, and opening one for a single user.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, IFlags, Mode, OFlags};
 use usnap_format::{ChunkSize, IdentityRecord, Label, Layout, OriginIdentity};
 
 use super::persistent::create::{initialise, is_unused};
@@ -162,7 +162,10 @@ fn open_unlinked(directory: &Path, path: &Path) -> std::io::Result<(File, bool)>
     let mode = Mode::RUSR | Mode::WUSR;
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     match rustix::fs::open(directory, flags, mode) {
-        Ok(fd) => Ok((File::from(fd), false)),
+        Ok(fd) => {
+            avoid_data_cow(&fd);
+            Ok((File::from(fd), false))
+        }
         Err(
             rustix::io::Errno::OPNOTSUPP
             | rustix::io::Errno::ISDIR
@@ -173,6 +176,17 @@ fn open_unlinked(directory: &Path, path: &Path) -> std::io::Result<(File, bool)>
             Ok((File::from(rustix::fs::open(path, flags, mode)?), true))
         }
         Err(e) => Err(e.into()),
+    }
+}
+
+/// On btrfs a write to a block that was written before takes a new one, and may find no space:
+/// only a file without data checksums is written in place (durability rule 28). Elsewhere, or
+/// where it can't be had, nothing is lost.
+fn avoid_data_cow(fd: &impl AsFd) {
+    const BTRFS_MAGIC: u64 = 0x9123_683e;
+    let on_btrfs = rustix::fs::fstatfs(fd).is_ok_and(|fs| fs.f_type.cast_unsigned() == BTRFS_MAGIC);
+    if on_btrfs && let Ok(flags) = rustix::fs::ioctl_getflags(fd) {
+        let _best_effort = rustix::fs::ioctl_setflags(fd, flags | IFlags::NOCOW);
     }
 }
 

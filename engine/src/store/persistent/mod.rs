@@ -323,6 +323,8 @@ impl ExceptionStore for PersistentStore {
     }
 
     fn commit_pending(&self) -> Result<bool> {
+        // Looks at the size, so that writes behind the end of a file cut off meanwhile are refused.
+        self.device.size_bytes();
         let pending = {
             let state = self.state();
             !state.written.is_empty() || !state.kept.is_empty()
