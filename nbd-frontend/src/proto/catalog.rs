@@ -85,9 +85,10 @@ impl ExportInfo {
     /// The transmission flags; `structured` if structured replies or extended headers were
     /// negotiated.
     ///
-    /// A read-only export does not offer trim and write zeroes. "The server MUST leave [`SEND_DF`]
-    /// clear if structured replies have not been negotiated" and "MUST set [`SEND_FAST_ZERO`] to 0
-    /// if `NBD_FLAG_SEND_WRITE_ZEROES` is not set" (proto.md, "Transmission flags").
+    /// A read-only export does not offer trim and write zeroes. The server "MUST leave this flag
+    /// clear if structured replies have not been negotiated" (of `NBD_FLAG_SEND_DF`) and "MUST set
+    /// this transmission flag to 0 if `NBD_FLAG_SEND_WRITE_ZEROES` is not set" (of
+    /// `NBD_FLAG_SEND_FAST_ZERO`; both proto.md, "Transmission flags").
     #[must_use]
     pub fn transmission_flags(&self, structured: bool) -> TransmissionFlags {
         let writable = !self.read_only;

@@ -6,7 +6,7 @@
 //! supported, what is answered to what and why is in PROTOCOL.md beside this crate.
 //!
 //! A server goes through three types:
-//! - [`Handshake`] takes a client's bytes until it ends or yields
+//! - [`Handshake`] takes a client's bytes until it ends or yields a
 //! - [`Negotiated`], which turns the header of each request into a [`Request`] that is valid, or
 //!   into a [`Refused`];
 //! - [`Replies`] writes the headers of the replies; payloads never pass through this module.
@@ -18,9 +18,11 @@
 
 pub mod client;
 pub mod consts;
+pub mod uri;
 
 mod block_status;
 mod catalog;
+mod decode;
 mod errno;
 mod haggle;
 mod handshake;
@@ -30,8 +32,6 @@ mod reply;
 mod request;
 mod session;
 mod wire;
-
-pub mod uri;
 
 pub use self::block_status::{BlockStatusReply, MAX_EXTENTS};
 pub use self::catalog::{

@@ -6,6 +6,7 @@
 
 pub mod blocking;
 
+mod error;
 mod handshake;
 mod reassembly;
 mod reply;
