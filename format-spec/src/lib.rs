@@ -1,4 +1,6 @@
-//! The dm-snapshot persistent exception store format.
+//! Bytes, types and layout arithmetic of the format below: no I/O, no allocation, no dependencies.
+//!
+#![doc = include_str!("../SPEC.md")]
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(clippy::big_endian_bytes, clippy::host_endian_bytes)]
