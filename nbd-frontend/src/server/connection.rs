@@ -1,0 +1,142 @@
+//! One connection: its handshake as a task, its transmission on a thread of its own.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+
+use rustix::net::sockopt;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::channel::Channel;
+use super::negotiate::{Outcome, negotiate};
+use super::shared::{Shared, Slot};
+use super::transmission::Transmission;
+use crate::proto::Negotiated;
+
+/// An accepted socket.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    async fn negotiate(&mut self, shared: &Shared) -> io::Result<Outcome> {
+        let closing = shared.shutdown.subscribe();
+        match self {
+            Self::Unix(stream) => negotiate(stream, &shared.exports, closing).await,
+            Self::Tcp(stream) => {
+                // Replies must not wait for more of them, and a host that is gone must be noticed.
+                stream.set_nodelay(true)?;
+                sockopt::set_socket_keepalive(&*stream, true)?;
+                negotiate(stream, &shared.exports, closing).await
+            }
+        }
+    }
+
+    /// The socket, off tokio and blocking.
+    fn into_blocking(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Unix(stream) => {
+                let stream = stream.into_std()?;
+                stream.set_nonblocking(false)?;
+                Ok(stream.into())
+            }
+            Self::Tcp(stream) => {
+                let stream = stream.into_std()?;
+                stream.set_nonblocking(false)?;
+                Ok(stream.into())
+            }
+        }
+    }
+}
+
+/// Serves one accepted socket: the handshake here, the rest on a thread.
+pub(super) async fn begin(shared: Arc<Shared>, mut stream: Stream, slot: Slot) {
+    let id = shared.next_id();
+    let limits = shared.limits;
+    let mut closing = shared.shutdown.subscribe();
+    let too_late = async {
+        drop(closing.wait_for(|&closing| closing).await);
+        tokio::time::sleep(limits.shutdown_grace).await;
+    };
+    let negotiated = tokio::select! {
+        negotiated = tokio::time::timeout(limits.handshake_timeout, stream.negotiate(&shared)) => negotiated,
+        () = too_late => return,
+    };
+    let (negotiated, early) = match negotiated {
+        Ok(Ok(Outcome::Transmission(negotiated, early))) => (negotiated, early),
+        Ok(Ok(Outcome::Closed(reason))) => {
+            tracing::debug!(connection = id, %reason, "closed in the handshake");
+            return;
+        }
+        Ok(Ok(Outcome::Vanished)) => {
+            tracing::debug!(connection = id, "the client closed in the handshake");
+            return;
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(connection = id, %error, "the handshake failed");
+            return;
+        }
+        Err(_elapsed) => {
+            tracing::debug!(connection = id, "the handshake took too long");
+            return;
+        }
+    };
+    let result = stream.into_blocking().and_then(|socket| {
+        let channel = Arc::new(Channel::socket(socket));
+        spawn(id, slot, move || {
+            transmit(&shared, id, &channel, &negotiated, &early)
+        })
+    });
+    if let Err(error) = result {
+        tracing::warn!(connection = id, %error, "cannot start a thread for a connection");
+    }
+}
+
+/// Runs `body` on the connection's thread; the slot is free when it has ended, also by a panic.
+pub(super) fn spawn(id: u64, slot: Slot, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    // A system's thread name has at most 15 bytes.
+    thread::Builder::new()
+        .name(format!("nbd-{id}"))
+        .spawn(move || {
+            // The body's state is dropped with it; a device that broke in the middle of something
+            // has its own ways (poisoned locks) of saying so.
+            if catch_unwind(AssertUnwindSafe(body)).is_err() {
+                tracing::error!(connection = id, "a panic ended a connection: this is a bug");
+            }
+            drop(slot);
+        })?;
+    Ok(())
+}
+
+/// Serves the requests of a connection until it ends.
+pub(super) fn transmit(
+    shared: &Shared,
+    id: u64,
+    channel: &Arc<Channel>,
+    negotiated: &Negotiated,
+    early: &[u8],
+) {
+    let Some(export) = shared.exports.find(&negotiated.export.name) else {
+        tracing::error!(
+            connection = id,
+            name = negotiated.export.name,
+            "no such export"
+        );
+        return;
+    };
+    let _registration = shared.shutdown.register(id, channel);
+    let _connected = shared.counters.connected();
+    tracing::debug!(
+        connection = id,
+        export = export.name(),
+        style = ?negotiated.reply_style,
+        "transmission begins"
+    );
+    let end = Transmission::new(shared, id, channel, negotiated, export.device(), early)
+        .map_or_else(|end| end, Transmission::run);
+    tracing::debug!(connection = id, %end, "transmission ended");
+}

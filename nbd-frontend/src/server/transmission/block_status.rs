@@ -1,0 +1,69 @@
+//! What the device is made of, in the contexts that the client selected.
+
+use usnap_engine::Result as DeviceResult;
+use usnap_engine::device::Extent;
+
+use super::super::limits::STATUS_EXTENTS;
+use super::Transmission;
+use crate::proto::consts::{STATE_HOLE, STATE_ZERO};
+use crate::proto::{Context, Request};
+
+impl Transmission<'_> {
+    /// Describes the range from its start on, as far as it is looked through.
+    pub(super) fn block_status(&mut self, request: &Request, len: u64, req_one: bool) {
+        let most = if req_one { 1 } else { STATUS_EXTENTS };
+        if let Err(error) = self.find_extents(request.offset, len, most) {
+            self.fail_with(request, &error);
+            return;
+        }
+        self.status.clear();
+        let (cookie, offset) = (request.cookie, request.offset);
+        let mut reply = self
+            .replies
+            .block_status(&mut self.status, cookie, offset, len, req_one);
+        let mut contexts = self.negotiated.contexts.iter().peekable();
+        while let Some((id, context)) = contexts.next() {
+            reply.begin(id);
+            for extent in &self.extents {
+                if !reply.push(extent.len, flags(extent, context)) {
+                    break;
+                }
+            }
+            reply.finish(contexts.peek().is_none());
+        }
+        let status = std::mem::take(&mut self.status);
+        self.reply(&status);
+        self.status = status;
+    }
+
+    /// Looks up at most `most` extents.
+    fn find_extents(&mut self, offset: u64, len: u64, most: usize) -> DeviceResult<()> {
+        self.extents.clear();
+        let mut done = 0;
+        while done < len && self.extents.len() < most {
+            let mut extent = self.device.extent_at(offset + done, len - done)?;
+            // A device that breaks its promise of progress must not stop ours.
+            extent.len = extent.len.clamp(1, len - done);
+            done += extent.len;
+            self.extents.push(extent);
+        }
+        Ok(())
+    }
+}
+
+/// An extent's flags in a context. A hole is told only where it reads as zeros: "contents are not
+/// guaranteed" otherwise, and clients would leave out the origin's data.
+fn flags(extent: &Extent, context: Context) -> u64 {
+    match context {
+        Context::BaseAllocation => {
+            let zero = if extent.zero { STATE_ZERO } else { 0 };
+            let hole = if extent.zero && extent.hole {
+                STATE_HOLE
+            } else {
+                0
+            };
+            u64::from(zero | hole)
+        }
+        Context::AllocationDepth => u64::from(extent.depth),
+    }
+}

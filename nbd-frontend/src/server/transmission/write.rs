@@ -1,0 +1,101 @@
+//! Requests that change the device, and the payloads of those that are refused.
+
+use usnap_engine::device::ZeroFlags;
+
+use super::super::limits::WINDOW_BYTES;
+use super::{End, Transmission, piece_len};
+use crate::proto::Request;
+
+impl Transmission<'_> {
+    /// Writes the payload that follows, whose end may not have come yet.
+    pub(super) fn write(&mut self, request: &Request, len: u32, fua: bool) -> Result<(), End> {
+        let block = self.negotiated.export.preferred_block_bytes;
+        let mut result = Ok(());
+        let mut done = 0;
+        while done < u64::from(len) {
+            let offset = request.offset + done;
+            let piece = piece_len(offset, u64::from(len) - done, block) as usize;
+            self.receive_payload(piece)?;
+            // Behind an error the payload is still to be received, and nothing more written.
+            if result.is_ok() {
+                result = self
+                    .device
+                    .write_at(&self.receiver.buffered()[..piece], offset);
+            }
+            self.receiver.consume(piece);
+            done += piece as u64;
+        }
+        match result {
+            Ok(()) => {
+                self.tally.written_bytes += u64::from(len);
+                self.succeed_with(request, fua)
+            }
+            Err(error) => {
+                self.fail_with(request, &error);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn trim(&mut self, request: &Request, len: u64, fua: bool) -> Result<(), End> {
+        if len > 0
+            && let Err(error) = self.device.discard_at(request.offset, len)
+        {
+            self.fail_with(request, &error);
+            return Ok(());
+        }
+        self.succeed_with(request, fua)
+    }
+
+    pub(super) fn write_zeroes(
+        &mut self,
+        request: &Request,
+        len: u64,
+        fua: bool,
+        no_hole: bool,
+        fast_zero: bool,
+    ) -> Result<(), End> {
+        let flags = ZeroFlags {
+            no_hole,
+            fast: fast_zero,
+        };
+        if len > 0
+            && let Err(error) = self.device.zero_at(request.offset, len, flags)
+        {
+            self.fail_with(request, &error);
+            return Ok(());
+        }
+        self.succeed_with(request, fua)
+    }
+
+    /// Receives the payload of a request that is refused, and throws it away.
+    #[cold]
+    pub(super) fn drain(&mut self, len: u64) -> Result<(), End> {
+        let mut left = len;
+        while left > 0 {
+            let piece = usize::try_from(left)
+                .unwrap_or(WINDOW_BYTES)
+                .min(WINDOW_BYTES);
+            self.receive_payload(piece)?;
+            self.receiver.consume(piece);
+            left -= piece as u64;
+        }
+        Ok(())
+    }
+
+    /// Receives until `len` bytes of payload are there. What others wait for goes out before: they
+    /// may be slow to send the rest, or wait for an answer with it.
+    #[inline]
+    fn receive_payload(&mut self, len: usize) -> Result<(), End> {
+        let missing = len.saturating_sub(self.receiver.buffered().len());
+        if missing == 0 {
+            return Ok(());
+        }
+        if !self.deferred.is_empty() && self.channel.available_bytes() < missing as u64 {
+            self.settle()?;
+        }
+        self.sender.send(self.channel)?;
+        self.receiver.receive_exact(self.channel, len)?;
+        Ok(())
+    }
+}
