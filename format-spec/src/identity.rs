@@ -48,6 +48,7 @@ pub const IDENTITY_RESERVED_OFFSET: usize = 136;
 pub const IDENTITY_CRC32_OFFSET: usize = 236;
 
 const RESERVED_LEN: usize = IDENTITY_CRC32_OFFSET - IDENTITY_RESERVED_OFFSET;
+const ORIGIN_LEN: usize = IDENTITY_SESSION_OFFSET - IDENTITY_SAMPLE_SCHEME_OFFSET;
 const KNOWN_FLAGS: u16 = IDENTITY_FLAG_ORIGIN | IDENTITY_FLAG_CLEAN;
 const NANOSECONDS: u32 = 1_000_000_000;
 
@@ -110,11 +111,7 @@ impl IdentityRecord {
         if flags & !KNOWN_FLAGS != 0 {
             return Err(FormatError::IdentityFlags { found: flags });
         }
-        let reserved = field_at::<IDENTITY_RESERVED_OFFSET, RESERVED_LEN, _>(record);
-        if let Some(index) = reserved.iter().position(|&byte| byte != 0) {
-            let offset = (IDENTITY_RESERVED_OFFSET as u64).saturating_add(index as u64);
-            return Err(FormatError::IdentityNotZero { offset });
-        }
+        must_be_zero::<IDENTITY_RESERVED_OFFSET, RESERVED_LEN>(record)?;
         Ok(Some(Self {
             origin: decode_origin(record, flags & IDENTITY_FLAG_ORIGIN != 0)?,
             session: field_at::<IDENTITY_SESSION_OFFSET, _, _>(record),
@@ -153,6 +150,10 @@ fn decode_origin(
     record: &[u8; IDENTITY_LEN],
     present: bool,
 ) -> Result<Option<OriginIdentity>, FormatError> {
+    if !present {
+        must_be_zero::<IDENTITY_SAMPLE_SCHEME_OFFSET, ORIGIN_LEN>(record)?;
+        return Ok(None);
+    }
     let origin = OriginIdentity {
         size_bytes: u64_at::<IDENTITY_ORIGIN_SIZE_OFFSET, _>(record),
         sample_scheme: u32_at::<IDENTITY_SAMPLE_SCHEME_OFFSET, _>(record),
@@ -160,17 +161,25 @@ fn decode_origin(
         mtime_s: i64_at::<IDENTITY_MTIME_S_OFFSET, _>(record),
         mtime_ns: u32_at::<IDENTITY_MTIME_NS_OFFSET, _>(record),
     };
-    if !present && origin != OriginIdentity::default() {
-        return Err(FormatError::IdentityNotZero {
-            offset: IDENTITY_SAMPLE_SCHEME_OFFSET as u64,
-        });
-    }
     if origin.mtime_ns >= NANOSECONDS {
         return Err(FormatError::IdentityNanoseconds {
             found: origin.mtime_ns,
         });
     }
-    Ok(present.then_some(origin))
+    Ok(Some(origin))
+}
+
+fn must_be_zero<const AT: usize, const LEN: usize>(
+    record: &[u8; IDENTITY_LEN],
+) -> Result<(), FormatError> {
+    let field = field_at::<AT, LEN, _>(record);
+    match field.iter().position(|&byte| byte != 0) {
+        Some(index) => {
+            let offset = (AT as u64).saturating_add(index as u64);
+            Err(FormatError::IdentityNotZero { offset })
+        }
+        None => Ok(()),
+    }
 }
 
 fn encode_origin(record: &mut [u8; IDENTITY_LEN], origin: OriginIdentity) {

@@ -1,7 +1,11 @@
 //! Stores made by a real kernel are read exactly: header, entries, status line and content; and
 //! encoding what was read gives the same bytes. Method: `vectors/`, see its README.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 #[path = "support/vector.rs"]
 mod vector;
