@@ -1,2 +1,31 @@
-//! usnap: a copy-on-write block device in userspace.
-fn main() {}
+//! usnap: a copy-on-write block device in userspace. What was typed (`args`) is turned into what it
+//! means (each command's plan), then run; every failure ends as one line and an exit code.
+
+mod args;
+mod commands;
+mod control;
+mod exit_code;
+mod failure;
+mod logging;
+mod output;
+mod private_dir;
+mod progress;
+mod report;
+mod serve;
+mod size;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    let result = args::Cli::try_parse()
+        .map_err(failure::Failure::from)
+        .and_then(|cli| {
+            logging::start(&cli.logging);
+            commands::run(cli.command)
+        });
+    match result {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+    .into()
+}

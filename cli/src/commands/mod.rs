@@ -1,0 +1,26 @@
+//! The commands, one file each: what can be typed, what it means, and the run of it.
+
+pub(crate) mod check;
+pub(crate) mod create;
+pub(crate) mod demo;
+pub(crate) mod dump;
+pub(crate) mod generate;
+pub(crate) mod serve;
+pub(crate) mod status;
+
+use crate::args::Command;
+use crate::exit_code::ExitCode;
+use crate::failure::Result;
+
+/// Runs the command that was typed.
+pub(crate) fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Serve(args) => serve::run(*args),
+        Command::Create(args) => create::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Dump(args) => dump::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Generate(args) => generate::run(&args),
+    }
+}

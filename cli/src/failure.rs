@@ -1,0 +1,222 @@
+//! A command that failed: the exit code, the error line and what to do next.
+
+use std::fmt;
+
+use usnap_nbd::server::ServerError;
+
+use crate::exit_code::ExitCode;
+
+/// What a command returns.
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+/// Why a command ended early.
+pub(crate) struct Failure {
+    code: ExitCode,
+    /// The chain of what was tried, outermost first; empty for an end that says nothing.
+    error: Option<anyhow::Error>,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure that is described by `message`: `cannot ...`.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self::from(anyhow::Error::msg(message.into()))
+    }
+
+    /// What was typed makes no sense, beyond what the parser can see.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: ExitCode::Usage,
+            ..Self::new(message)
+        }
+    }
+
+    /// An end without a word: whoever read our output has gone.
+    pub(crate) fn quiet() -> Self {
+        Self {
+            code: ExitCode::Success,
+            error: None,
+            hint: None,
+        }
+    }
+
+    /// The same failure with advice.
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says what was tried, unless the failure says that of itself already.
+    pub(crate) fn context(mut self, tried: impl FnOnce() -> String) -> Self {
+        let says = |error: &anyhow::Error| error.to_string().starts_with("cannot ");
+        self.error = self
+            .error
+            .map(|e| if says(&e) { e } else { e.context(tried()) });
+        self
+    }
+
+    /// Prints the error line and the hint, and returns the exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        let text = self.to_string();
+        if !text.is_empty() {
+            eprintln!("{text}");
+        }
+        self.code
+    }
+
+    /// The code that the process will end with.
+    #[cfg(test)]
+    pub(crate) fn code(&self) -> ExitCode {
+        self.code
+    }
+}
+
+/// `usnap: cannot ...: cause: cause`, then `hint: ...` on a line of its own.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(error) = &self.error else {
+            return Ok(());
+        };
+        write!(f, "usnap: {}", one_line(&format!("{error:#}")))?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {}", one_line(hint)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.code)
+    }
+}
+
+/// Paths and peers can hold anything: what would end the line or steer a terminal is escaped.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default())
+        } else {
+            line.push(c)
+        }
+    }
+    line
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        let hint = error.chain().find_map(hint_of);
+        Self {
+            code: ExitCode::Failed,
+            error: Some(error),
+            hint,
+        }
+    }
+}
+
+/// The advice that an error of ours brings along.
+fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let engine = cause
+        .downcast_ref::<usnap_engine::Error>()
+        .and_then(|error| error.hint());
+    let server = || {
+        cause
+            .downcast_ref::<ServerError>()
+            .and_then(|error| error.hint())
+    };
+    engine.or_else(server).map(str::to_owned)
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        Self::from(anyhow::Error::new(error))
+    }
+}
+
+impl From<usnap_engine::Error> for Failure {
+    fn from(error: usnap_engine::Error) -> Self {
+        let code = match error.kind() {
+            usnap_engine::ErrorKind::Usage => ExitCode::Usage,
+            _ => ExitCode::Failed,
+        };
+        Self {
+            code,
+            ..Self::from(anyhow::Error::new(error))
+        }
+    }
+}
+
+/// The parser's own message is several lines with usage; the contract is one line and a hint.
+impl From<clap::Error> for Failure {
+    fn from(error: clap::Error) -> Self {
+        use clap::error::ErrorKind as K;
+        if matches!(error.kind(), K::DisplayHelp | K::DisplayVersion) {
+            // Asked for, so it is the result; a reader that has gone is no failure.
+            let _ = error.print();
+            return Self::quiet();
+        }
+        if error.kind() == K::DisplayHelpOnMissingArgumentOrSubcommand {
+            let _ = error.print();
+            return Self {
+                code: ExitCode::Usage,
+                error: None,
+                hint: None,
+            };
+        }
+        let text = error.to_string();
+        let mut words = Vec::new();
+        let mut hint = None;
+        for line in text.lines().map(str::trim) {
+            if line.starts_with("Usage:") || line.starts_with("For more information") {
+                break;
+            }
+            if let Some(tip) = line.strip_prefix("tip: ") {
+                hint.get_or_insert_with(|| tip.to_owned());
+            } else if !line.is_empty() {
+                words.push(line.strip_prefix("error: ").unwrap_or(line));
+            }
+        }
+        let message = format!("cannot understand the command line: {}", words.join(" "));
+        Self::usage(message).with_hint(hint.unwrap_or_else(|| "usnap --help".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use usnap_engine::{Error, ErrorKind};
+
+    #[test]
+    fn the_error_line_has_every_cause_once_and_the_hint_below() {
+        let io = std::io::Error::other("disk on fire");
+        let error = Error::io("cannot read area 7 of COW device c.cow", io);
+        let failure = Failure::from(error.context("cannot open it").with_hint("put it out"));
+        assert_eq!(
+            failure.to_string(),
+            "usnap: cannot open it: cannot read area 7 of COW device c.cow: disk on fire\n\
+             hint: put it out"
+        );
+        assert_eq!(failure.code(), ExitCode::Failed);
+    }
+
+    #[test]
+    fn context_is_added_only_where_the_error_does_not_say_what_was_tried() {
+        let bare = Failure::new("no such thing").context(|| "cannot serve x".into());
+        assert_eq!(bare.to_string(), "usnap: cannot serve x: no such thing");
+        let full = Failure::new("cannot open x").context(|| "cannot serve x".into());
+        assert_eq!(full.to_string(), "usnap: cannot open x");
+    }
+
+    #[test]
+    fn a_usage_error_of_the_engine_is_a_usage_error_of_ours() {
+        let failure = Failure::from(Error::new(ErrorKind::Usage, "chunk size 5"));
+        assert_eq!(failure.code(), ExitCode::Usage);
+    }
+
+    #[test]
+    fn a_name_with_control_characters_stays_on_one_line() {
+        let failure = Failure::new("cannot open a\nb\u{1b}[2J");
+        assert_eq!(failure.to_string(), "usnap: cannot open a\\nb\\u{1b}[2J");
+    }
+}

@@ -1,0 +1,42 @@
+//! Standard output: results only, and quiet when whoever reads them has gone.
+
+use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
+
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+
+/// Buffered standard output. `finish` must be called: it shows whether everything was written.
+pub(crate) fn stdout() -> BufWriter<StdoutLock<'static>> {
+    BufWriter::new(io::stdout().lock())
+}
+
+/// The failure of a write to standard output: none at all where the pipe was closed.
+pub(crate) fn failed(error: io::Error) -> Failure {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return Failure::quiet();
+    }
+    Failure::from(anyhow::Error::new(error).context("cannot write to standard output"))
+}
+
+/// Prints one result, which may be several lines.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| {
+            if text.ends_with('\n') {
+                Ok(())
+            } else {
+                out.write_all(b"\n")
+            }
+        })
+        .and_then(|()| out.flush())
+        .map_err(failed)
+}
+
+/// Prints a result as JSON, indented for people.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| anyhow::Error::new(error).context("cannot write the result as JSON"))?;
+    print(&text)
+}

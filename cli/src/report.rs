@@ -1,0 +1,244 @@
+//! The state of a store for people and for programs: from the file, or from the server that has it
+//! open.
+
+use std::fmt::{self, Write as _};
+
+use serde::{Deserialize, Serialize};
+use usnap_engine::StatusReport;
+use usnap_format::Status;
+use usnap_nbd::server::Counts;
+
+use crate::size;
+
+/// What `status` prints, and what a server answers on its control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// What `dmsetup status` prints behind the target's name.
+    pub(crate) status: String,
+    /// `active` or the kernel's word for another state.
+    pub(crate) state: String,
+    /// The server that answered; null where the file was read.
+    pub(crate) server: Option<ServerReport>,
+    pub(crate) chunk_size_bytes: u64,
+    pub(crate) cow_size_bytes: u64,
+    /// Known to a server only.
+    pub(crate) snapshot_size_bytes: Option<u64>,
+    pub(crate) exceptions_committed: u64,
+    /// Written, and lost if the power goes now.
+    pub(crate) exceptions_uncommitted: u64,
+    /// How many more chunks fit.
+    pub(crate) exceptions_free: u64,
+    pub(crate) full: bool,
+    /// Why nothing more is written, after a failed flush.
+    pub(crate) latched: Option<String>,
+    pub(crate) persistent: bool,
+    pub(crate) remembers_origin: bool,
+    pub(crate) label: String,
+}
+
+/// What only a running server knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServerReport {
+    pub(crate) pid: u32,
+    pub(crate) connections: u64,
+    pub(crate) requests: u64,
+    pub(crate) errors: u64,
+    pub(crate) read_bytes: u64,
+    pub(crate) written_bytes: u64,
+    pub(crate) chunks_written_whole: u64,
+    pub(crate) chunks_copied: u64,
+    pub(crate) refused_for_space: u64,
+}
+
+impl Report {
+    /// The report of a store at rest.
+    pub(crate) fn at_rest(report: &StatusReport) -> Self {
+        Self {
+            status: report.status.to_string(),
+            state: match report.status {
+                Status::Active(_) => "active".to_owned(),
+                other => other.to_string().to_lowercase(),
+            },
+            server: None,
+            chunk_size_bytes: report.chunk_size.bytes(),
+            cow_size_bytes: report.cow_size_bytes,
+            snapshot_size_bytes: report.snapshot_size_bytes,
+            exceptions_committed: report.exceptions.committed,
+            exceptions_uncommitted: report.exceptions.uncommitted,
+            exceptions_free: report.exceptions.free,
+            full: report.is_full,
+            latched: report.latched.clone(),
+            persistent: report.is_persistent,
+            remembers_origin: report.has_identity,
+            label: report.label.clone(),
+        }
+    }
+
+    /// The report of a store that this process serves.
+    pub(crate) fn live(report: &StatusReport, counts: Counts) -> Self {
+        let server = ServerReport {
+            pid: std::process::id(),
+            connections: counts.connected,
+            requests: counts.requests,
+            errors: counts.errors,
+            read_bytes: counts.read_bytes,
+            written_bytes: counts.written_bytes,
+            chunks_written_whole: report.counters.chunks_written_whole,
+            chunks_copied: report.counters.chunks_copied,
+            refused_for_space: report.counters.refused_for_space,
+        };
+        Self {
+            server: Some(server),
+            ..Self::at_rest(report)
+        }
+    }
+
+    /// One line of JSON.
+    pub(crate) fn to_line(&self) -> String {
+        // Only maps with odd keys and failing writers can't be written; there are none here.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// The kernel's line first, then a few lines for people.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.status)?;
+        match &self.server {
+            Some(server) => writeln!(
+                f,
+                "served by process {}: {}, {}, {} read, {} written",
+                server.pid,
+                count(server.connections, "client"),
+                count(server.requests, "request"),
+                size::human(server.read_bytes),
+                size::human(server.written_bytes),
+            )?,
+            None => writeln!(f, "no server answers: as committed in the file")?,
+        }
+        let mut line = count(self.exceptions_committed, "exception");
+        if self.exceptions_uncommitted > 0 {
+            write!(
+                line,
+                " and {} not yet committed",
+                self.exceptions_uncommitted
+            )?;
+        }
+        writeln!(
+            f,
+            "{line}, room for {} more; chunk size {}",
+            self.exceptions_free,
+            size::human(self.chunk_size_bytes)
+        )?;
+        write!(
+            f,
+            "{} of {}",
+            if self.persistent { "COW" } else { "memory" },
+            size::human(self.cow_size_bytes)
+        )?;
+        if let Some(bytes) = self.snapshot_size_bytes {
+            write!(f, ", snapshot of {}", size::human(bytes))?;
+        }
+        if self.persistent {
+            let origin = if self.remembers_origin {
+                "remembered"
+            } else {
+                "not remembered"
+            };
+            write!(f, ", origin {origin}")?;
+        }
+        if !self.label.is_empty() {
+            write!(f, ", label {:?}", self.label)?;
+        }
+        writeln!(f)?;
+        if self.state == "invalid" {
+            writeln!(f, "invalid: a kernel gave it up when it was full or failed")?;
+        } else if self.full {
+            writeln!(
+                f,
+                "full: writes that need a new chunk get \"no space left\""
+            )?;
+        }
+        match &self.latched {
+            Some(why) => writeln!(f, "nothing more is written after a failed flush: {why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Report {
+        Report {
+            status: "40/2048 16".into(),
+            state: "active".into(),
+            server: None,
+            chunk_size_bytes: 4096,
+            cow_size_bytes: 1 << 20,
+            snapshot_size_bytes: None,
+            exceptions_committed: 3,
+            exceptions_uncommitted: 0,
+            exceptions_free: 250,
+            full: false,
+            latched: None,
+            persistent: true,
+            remembers_origin: true,
+            label: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_first_line_is_the_kernels() {
+        let text = sample().to_string();
+        assert_eq!(text.lines().next(), Some("40/2048 16"));
+        assert!(text.contains("no server answers"), "{text}");
+        assert!(
+            text.contains("3 exceptions, room for 250 more; chunk size 4 KiB"),
+            "{text}"
+        );
+        assert!(text.contains("COW of 1 MiB, origin remembered\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let full = Report {
+            full: true,
+            exceptions_uncommitted: 2,
+            ..sample()
+        }
+        .to_string();
+        assert!(full.contains("and 2 not yet committed"), "{full}");
+        assert!(full.contains("\nfull: "), "{full}");
+        let latched = Report {
+            latched: Some("EIO".into()),
+            ..sample()
+        }
+        .to_string();
+        assert!(latched.contains("after a failed flush: EIO"), "{latched}");
+        let invalid = Report {
+            state: "invalid".into(),
+            full: true,
+            ..sample()
+        }
+        .to_string();
+        assert!(
+            invalid.contains("\ninvalid: ") && !invalid.contains("\nfull: "),
+            "{invalid}"
+        );
+    }
+
+    #[test]
+    fn a_report_survives_the_control_socket() {
+        let report = sample();
+        assert_eq!(
+            serde_json::from_str::<Report>(&report.to_line()).unwrap(),
+            report
+        );
+    }
+}

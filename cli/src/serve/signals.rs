@@ -1,0 +1,73 @@
+//! The signals that end the server.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::failure::{Failure, Result};
+
+/// SIGTERM and SIGINT; also SIGHUP, unless whoever started us had it ignored (nohup).
+pub(super) struct Signals {
+    signals: Vec<Signal>,
+}
+
+impl Signals {
+    /// Takes the signals over: from now on they end nothing by themselves.
+    pub(super) fn take() -> io::Result<Self> {
+        let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
+        if !is_ignored(SignalKind::hangup()) {
+            kinds.push(SignalKind::hangup());
+        }
+        let signals = kinds.into_iter().map(signal).collect::<io::Result<_>>()?;
+        Ok(Self { signals })
+    }
+
+    /// The result of `future`, unless another signal comes first.
+    pub(super) async fn or_interrupted<T>(&mut self, future: impl Future<Output = T>) -> Result<T> {
+        tokio::select! {
+            result = future => Ok(result),
+            () = self.next() => Err(Failure::new(
+                "cannot end in order: told to end at once; what was not flushed may be lost",
+            )),
+        }
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) {
+        std::future::poll_fn(|context| {
+            let polls = self
+                .signals
+                .iter_mut()
+                .map(|signal| signal.poll_recv(context));
+            // All are polled, so that each of them wakes us.
+            let ready = polls.fold(false, |ready, poll| ready | poll.is_ready());
+            if ready {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
+        })
+        .await;
+    }
+}
+
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    // Signal 1 is bit 0.
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SignalKind, is_ignored};
+
+    #[test]
+    fn what_the_rust_runtime_ignores_is_seen_as_ignored() {
+        assert!(is_ignored(SignalKind::pipe()));
+        assert!(!is_ignored(SignalKind::terminate()));
+    }
+}

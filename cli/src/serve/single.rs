@@ -1,0 +1,30 @@
+//! `--single`: one client on standard input and output.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use anyhow::Context;
+use usnap_nbd::export::Exports;
+use usnap_nbd::server::{Limits, serve_single};
+
+use super::signals::Signals;
+use crate::exit_code::ExitCode;
+use crate::failure::{Failure, Result};
+
+/// Serves the client until it goes or a signal comes.
+pub(super) async fn serve(
+    exports: Arc<Exports>,
+    limits: Limits,
+    signals: &mut Signals,
+) -> Result<ExitCode> {
+    if io::stdin().is_terminal() {
+        return Err(Failure::usage("cannot serve a client on a terminal")
+            .with_hint("--single is for programs that start their server, such as nbdsh"));
+    }
+    let failed = "cannot use standard input and output";
+    let input = io::stdin().as_fd().try_clone_to_owned().context(failed)?;
+    let output = io::stdout().as_fd().try_clone_to_owned().context(failed)?;
+    serve_single(input, output, exports, limits, signals.next()).await?;
+    Ok(ExitCode::Success)
+}
