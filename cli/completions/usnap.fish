@@ -1,0 +1,152 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_usnap_global_optspecs
+    string join \n log-format= log-level= v/verbose h/help V/version
+end
+
+function __fish_usnap_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_usnap_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_usnap_using_subcommand
+    set -l cmd (__fish_usnap_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c usnap -n "__fish_usnap_needs_command" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_needs_command" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_needs_command" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_needs_command" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "serve" -d 'Serve an image over NBD, writable, keeping the changes aside'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "create" -d 'Create an empty COW file'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "status" -d 'Show how full a COW file is'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "check" -d 'Check a COW file for damage, changing nothing'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "dump" -d 'Print the metadata of a COW file'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "demo" -d 'Show the main job on an image that it makes itself'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "generate" -d 'Write man pages and completions into the folders man and completions of a folder'
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l cow -d 'Keep the changes in this COW file, created when absent' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l cow-size -d 'Size of a COW file that is created; it is sparse [default: what can never be full]' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l chunk-size -d 'Unit of copying of a COW that is created, a power of two [default: 4K]' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l label -d 'Text of at most 64 bytes for a COW file that is created; status shows it' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l ram-limit -d 'Memory that changes may take with --transient [default: half of the machine\'s]' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l durability -d 'What makes a change durable: the client\'s flush, or every write as the kernel does' -r -f -a "flush\t'A flush, FUA, the commit interval'
+every-write\t'Every write waits until it is durable'"
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l commit-interval -d 'Commit changes that wait for longer than this many seconds; 0 for never' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -s U -l socket -d 'Listen on a unix socket; - for a private one with a random name, the default' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l listen -d 'Listen on TCP; without an address on 127.0.0.1, without a port on 10809' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l max-connections -d 'Close connections beyond this number' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l handshake-timeout -d 'Close connections that take longer to negotiate, in seconds' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l name -d 'Name of the export; clients that ask for none get it too' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l description -d 'Description of the export, shown to clients that list exports' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l run -d 'Run a shell command once ready, then exit with its status' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l pid-file -d 'Write the process id to this file, once ready' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l transient -d 'Keep the changes in memory; they are gone at exit'
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -s r -l read-only -d 'Refuse writes; with --cow, serve the changes that are there'
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l force-origin -d 'Serve although the origin is not the one that the COW was made for'
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l adopt -d 'Remember this origin in the COW, if it remembers none or with --force-origin'
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -s s -l single -d 'Serve one client on standard input and output, then exit'
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l exit-with-parent -d 'End, as by SIGTERM, when the parent process ends'
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand create" -l size -d 'Size of the COW file in bytes; it is sparse [default: what can never be full, with --origin]' -r
+complete -c usnap -n "__fish_usnap_using_subcommand create" -l chunk-size -d 'Unit of copying, a power of two of at least 512 bytes [default: 4K]' -r
+complete -c usnap -n "__fish_usnap_using_subcommand create" -l origin -d 'Image that the COW file is for' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand create" -l label -d 'Text of at most 64 bytes that status shows' -r
+complete -c usnap -n "__fish_usnap_using_subcommand create" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand create" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand create" -l no-identity -d 'Leave the padding of the header zero, as the kernel does: no label, no origin remembered'
+complete -c usnap -n "__fish_usnap_using_subcommand create" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand create" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand status" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand status" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand status" -l json -d 'Print JSON'
+complete -c usnap -n "__fish_usnap_using_subcommand status" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand status" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand check" -l origin -d 'Image that the COW file belongs to' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand check" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand check" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand check" -l json -d 'Print JSON'
+complete -c usnap -n "__fish_usnap_using_subcommand check" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand check" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand dump" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand dump" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand dump" -l json -d 'Print JSON'
+complete -c usnap -n "__fish_usnap_using_subcommand dump" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand dump" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand dump" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand demo" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand demo" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand demo" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand demo" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand generate" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand generate" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand generate" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand generate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand generate" -s V -l version -d 'Print version'
