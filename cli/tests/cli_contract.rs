@@ -1,0 +1,220 @@
+//! The contract that every command keeps, whatever it does: help, version, exit codes, one error
+//! line, results on standard output and everything else on standard error.
+
+use anyhow::{Context, Result, ensure};
+use usnap_test_support::tool::Output;
+use usnap_test_support::{Lab, Tool};
+
+const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
+
+/// Every command, with arguments that are right except that `FILE` stands for a file.
+const COMMANDS: [(&str, &[&str]); 6] = [
+    ("serve", &["FILE", "--read-only", "--single"]),
+    ("create", &["new.cow", "--origin", "FILE"]),
+    ("status", &["FILE"]),
+    ("check", &["FILE"]),
+    ("dump", &["FILE"]),
+    ("demo", &[]),
+];
+
+/// The commands that take a file, called with `file` in its place.
+fn on_file(file: &str) -> impl Iterator<Item = (&'static str, Tool)> {
+    COMMANDS
+        .into_iter()
+        .filter(|(_, args)| !args.is_empty())
+        .map(move |(name, args)| {
+            let args = args
+                .iter()
+                .map(|arg| if *arg == "FILE" { file } else { arg });
+            (name, LAB.usnap(&[name]).args(args))
+        })
+}
+
+/// One line `usnap: cannot ...`, perhaps a hint, and nothing on standard output.
+fn is_one_error(output: &Output) -> Result<()> {
+    let mut lines = output.stderr.lines();
+    let first = lines.next().context("nothing was said")?;
+    ensure!(first.starts_with("usnap: cannot "), "{output}");
+    let hint = lines.next().unwrap_or("hint: ");
+    ensure!(
+        hint.starts_with("hint: ") && lines.next().is_none(),
+        "{output}"
+    );
+    ensure!(output.stdout.is_empty(), "{output}");
+    Ok(())
+}
+
+#[test]
+fn help_is_a_result_and_names_every_command_and_exit_code() -> Result<()> {
+    let help = LAB.usnap(&["--help"]).fails_with(0)?;
+    ensure!(help.stderr.is_empty(), "{help}");
+    for (name, _) in COMMANDS {
+        ensure!(
+            help.stdout.contains(&format!("\n  {name} ")),
+            "no {name}: {help}"
+        );
+    }
+    ensure!(help.stdout.contains("3 check found damage"), "{help}");
+    ensure!(
+        !help.stdout.contains("generate"),
+        "a hidden command shows: {help}"
+    );
+    Ok(())
+}
+
+#[test]
+fn every_command_has_short_and_long_help_and_the_version() -> Result<()> {
+    for (name, _) in COMMANDS {
+        let short = LAB.usnap(&[name, "-h"]).ok()?;
+        let long = LAB.usnap(&[name, "--help"]).ok()?;
+        ensure!(
+            short.contains("Usage: usnap") && long.len() >= short.len(),
+            "{name}: {long}"
+        );
+        let version = LAB.usnap(&[name, "--version"]).ok()?;
+        ensure!(
+            version.contains(env!("CARGO_PKG_VERSION")),
+            "{name}: {version}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn what_can_not_be_understood_is_a_usage_error() -> Result<()> {
+    is_one_error(&LAB.usnap(&["sevre"]).fails_with(2)?)?;
+    for (name, args) in COMMANDS {
+        is_one_error(
+            &LAB.usnap(&[name])
+                .args(args)
+                .arg("--no-such-option")
+                .fails_with(2)?,
+        )?;
+    }
+    for (name, tool) in on_file("x") {
+        is_one_error(&LAB.usnap(&[name]).fails_with(2)?)?;
+        is_one_error(&tool.args(["one", "too-many"]).fails_with(2)?)?;
+    }
+    let nothing = LAB.usnap(&[]).fails_with(2)?;
+    ensure!(
+        nothing.stderr.contains("Usage: usnap") && nothing.stdout.is_empty(),
+        "{nothing}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_mistyped_option_gets_the_right_one_as_hint() -> Result<()> {
+    let output = LAB
+        .usnap(&["serve", "x", "--read-only", "--sokcet", "s"])
+        .fails_with(2)?;
+    ensure!(
+        output.stderr.contains("hint: ") && output.stderr.contains("--socket"),
+        "{output}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_missing_file_is_named_with_the_reason() -> Result<()> {
+    let scratch = LAB.scratch("missing")?;
+    for (_, tool) in on_file("no-such-file") {
+        let output = tool.current_dir(scratch.path()).fails_with(1)?;
+        is_one_error(&output)?;
+        ensure!(output.stderr.contains("no-such-file"), "{output}");
+        ensure!(output.stderr.contains("No such file"), "{output}");
+    }
+    ensure!(
+        std::fs::read_dir(scratch.path())?.next().is_none(),
+        "something was left behind"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_folder_is_no_file() -> Result<()> {
+    let scratch = LAB.scratch("folder")?;
+    std::fs::create_dir(scratch.join("folder"))?;
+    for (name, tool) in on_file("folder") {
+        let output = tool.current_dir(scratch.path()).run()?;
+        ensure!(
+            matches!(output.status.code(), Some(1 | 2)),
+            "{name}: {output}"
+        );
+        is_one_error(&output)?;
+        ensure!(output.stderr.contains("folder"), "{output}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_empty_and_a_tiny_file_are_no_store() -> Result<()> {
+    let scratch = LAB.scratch("tiny")?;
+    for content in ["", "x", "SnAp", "SnAp\u{1}\0\0\0\u{1}\0\0\0"] {
+        std::fs::write(scratch.join("tiny"), content)?;
+        for (name, tool) in on_file("tiny").filter(|(name, _)| !matches!(*name, "serve" | "create"))
+        {
+            let output = tool.current_dir(scratch.path()).run()?;
+            ensure!(
+                matches!(output.status.code(), Some(1 | 3)),
+                "{name} {content:?}: {output}"
+            );
+            if output.status.code() == Some(1) {
+                is_one_error(&output)?;
+            }
+        }
+        ensure!(
+            std::fs::read_to_string(scratch.join("tiny"))? == content,
+            "it was changed"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_of_something_else_is_refused_as_cow_and_left_as_it_is() -> Result<()> {
+    let scratch = LAB.scratch("foreign")?;
+    let content = "this is not a store. ".repeat(1000);
+    std::fs::write(scratch.join("foreign"), &content)?;
+    scratch.sparse_file("disk.img", 1 << 20)?;
+    for words in [
+        &["status", "foreign"][..],
+        &["dump", "foreign"],
+        &["check", "foreign"],
+        &["serve", "disk.img", "--cow", "foreign", "--single"],
+        &["create", "foreign", "--size", "1M"],
+    ] {
+        let output = LAB.usnap(words).current_dir(scratch.path()).fails_with(1)?;
+        is_one_error(&output)?;
+        ensure!(output.stderr.contains("foreign"), "{output}");
+    }
+    ensure!(
+        std::fs::read_to_string(scratch.join("foreign"))? == content,
+        "it was changed"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_closed_pipe_is_quiet() -> Result<()> {
+    let scratch = LAB.scratch("pipe")?;
+    let cow = scratch.join("c.cow");
+    LAB.usnap(&["create"])
+        .arg(&cow)
+        .args(["--size", "1M"])
+        .ok()?;
+    for command in ["status", "dump", "check"] {
+        // The reader is gone before the first byte is written.
+        let script =
+            format!("exec 3>&1; ( sleep 0.2; \"$0\" {command} \"$1\"; echo $? >&3 ) | true");
+        let tool = Tool::new("bash")
+            .args(["-c", &script, LAB.program()])
+            .arg(&cow);
+        let output = tool.run()?;
+        ensure!(
+            output.stdout == "0\n" && output.stderr.is_empty(),
+            "{command}: {output}"
+        );
+    }
+    Ok(())
+}
