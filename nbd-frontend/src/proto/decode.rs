@@ -63,8 +63,11 @@ impl Negotiated {
             // is `NBD_CMD_WRITE`" (proto.md, "Request message").
             ReplyStyle::Simple | ReplyStyle::Structured => fields.command == CMD_WRITE,
             // "*length* bytes of data if *flags* includes `NBD_CMD_FLAG_PAYLOAD_LEN`" (same,
-            // extended headers).
-            ReplyStyle::Extended => fields.flags & CMD_FLAG_PAYLOAD_LEN != 0,
+            // extended headers). A write has a payload in any case: qemu 10.0 sends it without
+            // saying so.
+            ReplyStyle::Extended => {
+                fields.command == CMD_WRITE || fields.flags & CMD_FLAG_PAYLOAD_LEN != 0
+            }
         };
         if !has_payload {
             return Ok(0);
@@ -104,11 +107,8 @@ impl Negotiated {
                     ReplyStyle::Extended => CMD_FLAG_PAYLOAD_LEN,
                 };
                 self.check_flags(fields, payload_flag)?;
-                if fields.flags & payload_flag != payload_flag {
-                    // "the flag MUST be set for `NBD_CMD_WRITE`" (proto.md, extended headers,
-                    // "Command flags").
-                    return Err((Errno::Inval, "an extended write must have a payload length"));
-                }
+                // "the flag MUST be set for `NBD_CMD_WRITE`" (proto.md, extended headers, "Command
+                // flags"), and is not by qemu 10.0, whose own server tolerates that too.
                 self.check_writable()?;
                 let len = match u32::try_from(len) {
                     Ok(len) if len <= self.accepted_payload_bytes() => len,

@@ -54,9 +54,14 @@ impl Reassembly {
                 ..
             }
         );
+        // Only a read is owed contents.
+        let owed = match request.kind {
+            RequestKind::Read { len, .. } => len as u64,
+            _ => 0,
+        };
         Self {
             start: request.offset,
-            end: request.offset.saturating_add(request.kind.effect_len()),
+            end: request.offset.saturating_add(owed),
             dont_fragment,
             chunks: 0,
             failed: false,
@@ -159,6 +164,25 @@ mod tests {
             Err(Incoherent::Incomplete)
         );
         assert_eq!(reply.chunk(&data(1010, 40, true)), Ok(()));
+    }
+
+    #[test]
+    fn a_reply_to_anything_but_a_read_owes_no_contents() {
+        let kind = RequestKind::Write {
+            len: 100,
+            fua: false,
+        };
+        let request = Request {
+            kind,
+            ..request(false)
+        };
+        let chunk = ReplyChunk {
+            request,
+            done: true,
+            kind: ReplyKind::Done,
+            payload_len: 0,
+        };
+        assert_eq!(Reassembly::new(&request).chunk(&chunk), Ok(()));
     }
 
     #[test]
