@@ -50,23 +50,6 @@ impl Usage {
     pub const fn is_empty(self) -> bool {
         self.sectors_allocated == self.metadata_sectors
     }
-
-    /// How full the store is in percent, rounded down, as LVM counts: 0 if and only if there is no
-    /// exception or less than one percent is allocated, 100 if all is.
-    #[must_use]
-    pub fn percent(self) -> u64 {
-        if self.is_empty() {
-            return 0;
-        }
-        if self.sectors_allocated >= self.total_sectors {
-            return 100;
-        }
-        let scaled = u128::from(self.sectors_allocated).saturating_mul(100);
-        let percent = scaled
-            .checked_div(u128::from(self.total_sectors))
-            .unwrap_or(100);
-        u64::try_from(percent).unwrap_or(100)
-    }
 }
 
 impl fmt::Display for Usage {
