@@ -24,8 +24,7 @@ pub(crate) struct LogArgs {
     )]
     log_level: Option<Level>,
     /// Log more: -v is debug, -vv is trace (in builds for debugging)
-    #[arg(short, long, action = clap::ArgAction::Count, global = true,
-          conflicts_with = "log_level", help_heading = "Log")]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = "Log")]
     verbose: u8,
 }
 
@@ -49,13 +48,16 @@ enum Level {
 
 impl LogArgs {
     fn level(&self) -> LevelFilter {
-        match (self.log_level, self.verbose) {
-            (Some(Level::Off), _) => LevelFilter::OFF,
-            (Some(Level::Error), _) => LevelFilter::ERROR,
-            (Some(Level::Warn), _) => LevelFilter::WARN,
-            (Some(Level::Info), _) | (None, 0) => LevelFilter::INFO,
-            (Some(Level::Debug), _) | (None, 1) => LevelFilter::DEBUG,
-            (Some(Level::Trace), _) | (None, _) => LevelFilter::TRACE,
+        match (self.verbose, self.log_level) {
+            // The environment may have set a level; what was typed goes before it.
+            (1, _) => LevelFilter::DEBUG,
+            (2.., _) => LevelFilter::TRACE,
+            (0, Some(Level::Off)) => LevelFilter::OFF,
+            (0, Some(Level::Error)) => LevelFilter::ERROR,
+            (0, Some(Level::Warn)) => LevelFilter::WARN,
+            (0, Some(Level::Info) | None) => LevelFilter::INFO,
+            (0, Some(Level::Debug)) => LevelFilter::DEBUG,
+            (0, Some(Level::Trace)) => LevelFilter::TRACE,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `usnap serve` as a process: when it is ready, where it listens, how it ends, and what it leaves.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -459,6 +459,46 @@ os.execv(sys.argv[1], [sys.argv[1], "serve", "disk.img", "-r"])
         scratch.join("s").exists(),
         "the service manager's socket was removed"
     );
+    Ok(())
+}
+
+#[test]
+fn a_second_signal_ends_at_once() -> Result<()> {
+    let scratch = place("second-signal")?;
+    let mut server = Started::new(scratch.path(), "disk.img -r --socket s")?;
+    let mut stream = UnixStream::connect(scratch.join("s"))?;
+    let client = Client::connect(stream.try_clone()?, ClientOptions::new(""))?;
+    // The beginning of a request: an end in order waits a while for the rest.
+    stream.write_all(&[0x25, 0x60])?;
+    std::thread::sleep(Duration::from_millis(50));
+    server.signal(Signal::TERM)?;
+    std::thread::sleep(Duration::from_millis(50));
+    server.signal(Signal::TERM)?;
+    ensure!(server.ended()?.0 == Some(1));
+    let log = server.log()?;
+    ensure!(
+        log.contains("usnap: cannot end in order: told to end at once"),
+        "{log}"
+    );
+    drop(client);
+    Ok(())
+}
+
+#[test]
+fn the_level_of_the_log_is_what_was_typed_before_what_the_environment_says() -> Result<()> {
+    let scratch = place("level")?;
+    let run = |words: &[&str], env: &str| -> Result<String> {
+        let tool = LAB.usnap(&["serve", "disk.img", "--transient", "--run", "true"]);
+        let tool = tool
+            .args(words)
+            .env("USNAP_LOG", env)
+            .current_dir(scratch.path());
+        Ok(tool.fails_with(0)?.stderr)
+    };
+    ensure!(run(&[], "info")?.contains("INFO"));
+    ensure!(run(&[], "warn")?.is_empty());
+    ensure!(run(&["-v"], "off")?.contains("INFO"));
+    ensure!(run(&["--log-level", "error"], "debug")?.is_empty());
     Ok(())
 }
 
