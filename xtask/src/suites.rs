@@ -110,7 +110,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "cli",
-        about: "the command line's contract, man pages, the README's examples",
+        about: "the command line's contract, man pages, the README's examples, the tests' own tools",
         steps: &[Cargo(&[
             "test",
             "--no-fail-fast",

@@ -1,6 +1,9 @@
 //! The rules of the house that no lint knows, checked on every file of the repository. Each rule is
 //! a function from text to complaints, and is tested on a bad sample of its own.
-#![expect(clippy::expect_used, reason = "helpers of tests: what can not be read fails the test")]
+#![expect(
+    clippy::expect_used,
+    reason = "helpers of tests: what can not be read fails the test"
+)]
 
 use std::path::{Path, PathBuf};
 

@@ -32,7 +32,11 @@ fn is_path(name: &str) -> bool {
         .iter()
         .any(|ending| name.ends_with(ending) && name.len() > ending.len());
     let folder = name.ends_with('/') && name.len() > 1;
-    (file || folder) && !name.starts_with('/') && name.chars().all(plain)
+    // `NAME.sh` stands for any name; files that really are in capitals are documents.
+    let stem = name.split('.').next().unwrap_or_default();
+    let stands_for_any = !name.ends_with(".md") && stem.chars().all(|c| c.is_ascii_uppercase());
+    let is_relative = !name.starts_with('/') && name.chars().all(plain);
+    (file || folder) && is_relative && !stands_for_any
 }
 
 /// A document may name a path from the top, from its own folder, or from that folder's `src`.
