@@ -70,6 +70,17 @@ impl Expected {
         2 + n + n / self.entries()
     }
 
+    /// What the COW device has behind the snapshot's end, if its last chunk is mapped.
+    pub(crate) fn behind_the_end<'a>(&self, cow: &'a [u8]) -> &'a [u8] {
+        let last = (self.size_bytes() - 1) / self.chunk_bytes;
+        let Some(n) = self.order.iter().position(|&chunk| chunk == last) else {
+            return &[];
+        };
+        let start = self.nth_new_chunk(n as u64) * self.chunk_bytes;
+        let used = self.size_bytes() - last * self.chunk_bytes;
+        &cow[index(start + used)..index(start + self.chunk_bytes)]
+    }
+
     /// What `dmsetup status` prints.
     pub(crate) fn status(&self) -> String {
         let sectors = self.chunk_bytes / 512;

@@ -246,6 +246,11 @@ impl Player<'_> {
         let found = load(&cow)?.exceptions;
         check(found == wanted, || {
             format!("exceptions {found:?}, should be {wanted:?}")
-        })
+        })?;
+        // An origin that grows later must not find somebody's old bytes there.
+        check(
+            expected.behind_the_end(&cow).iter().all(|&b| b == 0),
+            || "the last chunk's part behind the snapshot's end is not zeros".to_owned(),
+        )
     }
 }
