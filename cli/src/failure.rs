@@ -40,6 +40,19 @@ impl Failure {
         }
     }
 
+    /// The failure of an operation on nothing but values that were typed: a usage error where the
+    /// engine says that they make no sense.
+    pub(crate) fn of_typed(error: usnap_engine::Error) -> Self {
+        let code = match error.kind() {
+            usnap_engine::ErrorKind::Usage => ExitCode::Usage,
+            _ => ExitCode::Failed,
+        };
+        Self {
+            code,
+            ..Self::from(error)
+        }
+    }
+
     /// The same failure with advice.
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -136,14 +149,7 @@ impl From<ServerError> for Failure {
 
 impl From<usnap_engine::Error> for Failure {
     fn from(error: usnap_engine::Error) -> Self {
-        let code = match error.kind() {
-            usnap_engine::ErrorKind::Usage => ExitCode::Usage,
-            _ => ExitCode::Failed,
-        };
-        Self {
-            code,
-            ..Self::from(anyhow::Error::new(error))
-        }
+        Self::from(anyhow::Error::new(error))
     }
 }
 
@@ -168,7 +174,16 @@ impl From<clap::Error> for Failure {
         let mut words = Vec::new();
         let mut hint = None;
         for line in text.lines().map(str::trim) {
-            if line.starts_with("Usage:") || line.starts_with("For more information") {
+            if let Some(usage) = line.strip_prefix("Usage: ") {
+                // The words before the first argument.
+                let words = usage
+                    .split(' ')
+                    .take_while(|w| !w.starts_with(['-', '<', '[']));
+                let command = words.collect::<Vec<_>>().join(" ");
+                hint.get_or_insert_with(|| format!("{command} --help"));
+                break;
+            }
+            if line.starts_with("For more information") {
                 break;
             }
             if let Some(tip) = line.strip_prefix("tip: ") {
@@ -178,7 +193,10 @@ impl From<clap::Error> for Failure {
             }
         }
         let message = format!("cannot understand the command line: {}", words.join(" "));
-        Self::usage(message).with_hint(hint.unwrap_or_else(|| "usnap --help".to_owned()))
+        Self {
+            hint,
+            ..Self::usage(message)
+        }
     }
 }
 
@@ -209,9 +227,33 @@ mod tests {
     }
 
     #[test]
-    fn a_usage_error_of_the_engine_is_a_usage_error_of_ours() {
-        let failure = Failure::from(Error::new(ErrorKind::Usage, "chunk size 5"));
-        assert_eq!(failure.code(), ExitCode::Usage);
+    fn values_that_make_no_sense_are_a_usage_error_and_files_that_do_not_are_a_failure() {
+        let error = || Error::new(ErrorKind::Usage, "cannot use it: it is empty");
+        assert_eq!(Failure::of_typed(error()).code(), ExitCode::Usage);
+        assert_eq!(Failure::from(error()).code(), ExitCode::Failed);
+        let full = Failure::of_typed(Error::new(ErrorKind::NoSpace, "cannot write"));
+        assert_eq!(full.code(), ExitCode::Failed);
+    }
+
+    #[test]
+    fn a_usage_error_of_the_parser_is_one_line_with_the_help_to_read() {
+        use clap::Parser;
+        let typed = |words: &str| {
+            let error = crate::args::Cli::try_parse_from(words.split(' ')).unwrap_err();
+            let failure = Failure::from(error);
+            assert_eq!(failure.code(), ExitCode::Usage);
+            failure.to_string()
+        };
+        let line = typed("usnap create c");
+        assert!(
+            line.starts_with("usnap: cannot understand the command line: "),
+            "{line}"
+        );
+        assert!(line.contains("--size <SIZE>"), "{line}");
+        assert!(line.ends_with("\nhint: usnap create --help"), "{line}");
+        assert!(typed("usnap crate").contains("\nhint: a similar subcommand exists: 'create'"));
+        let line = typed("usnap create c --size 4KB");
+        assert!(line.ends_with("write 4K"), "{line}");
     }
 
     #[test]

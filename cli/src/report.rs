@@ -100,6 +100,9 @@ impl Report {
     }
 }
 
+/// The state of a store that a kernel gave up.
+const INVALID: &str = "invalid";
+
 /// The kernel's line first, then a few lines for people.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,10 +127,12 @@ impl fmt::Display for Report {
                 self.exceptions_uncommitted
             )?;
         }
+        if self.state != INVALID {
+            write!(line, ", room for {} more", self.exceptions_free)?;
+        }
         writeln!(
             f,
-            "{line}, room for {} more; chunk size {}",
-            self.exceptions_free,
+            "{line}; chunk size {}",
             size::human(self.chunk_size_bytes)
         )?;
         write!(
@@ -151,7 +156,7 @@ impl fmt::Display for Report {
             write!(f, ", label {:?}", self.label)?;
         }
         writeln!(f)?;
-        if self.state == "invalid" {
+        if self.state == INVALID {
             writeln!(f, "invalid: a kernel gave it up when it was full or failed")?;
         } else if self.full {
             writeln!(

@@ -91,5 +91,6 @@ fn create(args: &Args) -> Result<(ChunkSize, Created)> {
         origin: identity.transpose()?,
         identity: !args.no_identity,
     };
-    Ok((chunk_size, cow_file::create(&args.cow, &options)?))
+    let created = cow_file::create(&args.cow, &options).map_err(Failure::of_typed)?;
+    Ok((chunk_size, created))
 }

@@ -39,7 +39,8 @@ impl Served {
             } => {
                 let limit_bytes = limit_bytes.unwrap_or_else(half_of_memory);
                 let origin = Arc::new(origin);
-                let snapshot = Snapshot::transient(origin, *chunk_size, limit_bytes)?;
+                let snapshot = Snapshot::transient(origin, *chunk_size, limit_bytes)
+                    .map_err(Failure::of_typed)?;
                 tracing::info!(
                     "changes take up to {} of memory and are gone at exit",
                     size::human(limit_bytes)
@@ -98,7 +99,7 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
             origin: Some(origin.identity()?),
             identity: true,
         };
-        let created = cow_file::create(&cow.path, &options)?;
+        let created = cow_file::create(&cow.path, &options).map_err(Failure::of_typed)?;
         created
             .warnings
             .iter()
