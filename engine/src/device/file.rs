@@ -2,15 +2,15 @@
 //! nothing but the search for holes, so threads never meet there.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, IoSliceMut, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom as Seeker, fallocate};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
-use super::{BlockDevice, Extent, ZeroFlags, check_range};
+use super::{Attempt, BlockDevice, Extent, ZeroFlags, check_range};
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
 
@@ -30,6 +30,7 @@ pub struct FileDevice {
     can_zero_range: AtomicBool,
     can_reserve: AtomicBool,
     can_unshare: AtomicBool,
+    can_try: AtomicBool,
 }
 
 impl FileDevice {
@@ -97,6 +98,7 @@ impl FileDevice {
             can_zero_range: AtomicBool::new(true),
             can_reserve: AtomicBool::new(!is_block),
             can_unshare: AtomicBool::new(!is_block),
+            can_try: AtomicBool::new(true),
         };
         device.size_bytes();
         device
@@ -221,6 +223,25 @@ impl BlockDevice for FileDevice {
             }
             self.error("read", offset, buf.len() as u64, e)
         })
+    }
+
+    fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<Attempt> {
+        if !self.can_try.load(Ordering::Relaxed) {
+            return self.read_at(buf, offset).map(|()| Attempt::Done);
+        }
+        let len = buf.len();
+        let flags = ReadWriteFlags::NOWAIT;
+        match preadv2(&self.file, &mut [IoSliceMut::new(buf)], offset, flags) {
+            Ok(count) if count == len => Ok(Attempt::Done),
+            // Only the beginning is in the page cache, or the file ends: `read_at` will tell.
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(Attempt::WouldBlock),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                // In memory (tmpfs), or a filesystem that can't tell.
+                self.can_try.store(false, Ordering::Relaxed);
+                self.read_at(buf, offset).map(|()| Attempt::Done)
+            }
+            Err(e) => Err(self.error("read", offset, len as u64, e.into())),
+        }
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{BlockDevice, Extent, ZeroFlags};
+use super::{Attempt, BlockDevice, Extent, ZeroFlags};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Another device, whose first failed flush is its last.
@@ -64,6 +64,10 @@ impl BlockDevice for LatchedDevice {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.below.read_at(buf, offset)
+    }
+
+    fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<Attempt> {
+        self.below.try_read_at(buf, offset)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {

@@ -47,6 +47,15 @@ pub struct Extent {
     pub depth: u32,
 }
 
+/// What came of a read that must not wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// It is done.
+    Done,
+    /// It would have to wait: read again, where waiting does no harm.
+    WouldBlock,
+}
+
 /// A device of bytes. The module's documentation has the contract.
 pub trait BlockDevice: Send + Sync {
     /// The size in bytes, as of now: a device may grow while it is in use.
@@ -60,6 +69,15 @@ pub trait BlockDevice: Send + Sync {
     /// # Errors
     /// `Io` where the device answers with an error or has fewer bytes than it should.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Reads as `read_at` does if that takes no waiting for a disk; otherwise leaves `buf` in an
+    /// unknown state and says so. A device that can't tell reads.
+    ///
+    /// # Errors
+    /// As `read_at`.
+    fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<Attempt> {
+        self.read_at(buf, offset).map(|()| Attempt::Done)
+    }
 
     /// Writes all of `data`.
     ///

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BlockDevice, Extent, ZeroFlags};
+use super::{Attempt, BlockDevice, Extent, ZeroFlags};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Another device, with every change refused.
@@ -34,6 +34,10 @@ impl BlockDevice for ReadOnlyDevice {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.below.read_at(buf, offset)
+    }
+
+    fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<Attempt> {
+        self.below.try_read_at(buf, offset)
     }
 
     fn write_at(&self, _data: &[u8], _offset: u64) -> Result<()> {

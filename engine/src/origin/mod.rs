@@ -7,7 +7,7 @@ use std::path::Path;
 
 use usnap_format::OriginIdentity;
 
-use crate::device::{BlockDevice, Extent, FileDevice, ZeroFlags, share_with_qemu};
+use crate::device::{Attempt, BlockDevice, Extent, FileDevice, ZeroFlags, share_with_qemu};
 use crate::error::{Error, ErrorKind, Result};
 
 /// An origin: read-only, of a size fixed when it is opened.
@@ -75,6 +75,11 @@ impl BlockDevice for Origin {
     #[inline]
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.device.read_at(buf, offset)
+    }
+
+    #[inline]
+    fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<Attempt> {
+        self.device.try_read_at(buf, offset)
     }
 
     fn write_at(&self, _data: &[u8], _offset: u64) -> Result<()> {

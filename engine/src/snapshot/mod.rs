@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use usnap_format::{ChunkSize, Label};
 
-use crate::device::{BlockDevice, Extent, ZeroFlags, check_range};
+use crate::device::{Attempt, BlockDevice, Extent, ZeroFlags, check_range};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::ExceptionStore;
 use crate::table::ExceptionTable;
@@ -102,6 +102,11 @@ impl BlockDevice for Snapshot {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(&self.name, self.size_bytes, offset, buf.len() as u64)?;
         self.read_runs(buf, offset)
+    }
+
+    fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<Attempt> {
+        check_range(&self.name, self.size_bytes, offset, buf.len() as u64)?;
+        self.try_read_runs(buf, offset)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {

@@ -4,29 +4,53 @@ use usnap_format::OldChunk;
 
 use super::Snapshot;
 use super::map::Place;
-use crate::device::Extent;
+use crate::device::{Attempt, BlockDevice, Extent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
 
 impl Snapshot {
     #[inline]
-    pub(super) fn read_runs(&self, mut buf: &mut [u8], mut offset: u64) -> Result<()> {
+    pub(super) fn read_runs(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.each_run(buf, offset, |device, piece, at| {
+            device.read_at(piece, at).map(|()| Attempt::Done)
+        })
+        .map(|_| ())
+    }
+
+    /// As `read_runs`, giving up at the first run that would have to wait for a disk.
+    #[inline]
+    pub(super) fn try_read_runs(&self, buf: &mut [u8], offset: u64) -> Result<Attempt> {
+        self.each_run(buf, offset, |device, piece, at| {
+            device.try_read_at(piece, at)
+        })
+    }
+
+    #[inline]
+    fn each_run(
+        &self,
+        mut buf: &mut [u8],
+        mut offset: u64,
+        read: impl Fn(&dyn BlockDevice, &mut [u8], u64) -> Result<Attempt>,
+    ) -> Result<Attempt> {
         while !buf.is_empty() {
             let piece = self.map(offset, buf.len() as u64);
             let len = to_usize(piece.len).min(buf.len());
             let (now, rest) = buf.split_at_mut(len);
-            match piece.place {
+            let attempt = match piece.place {
                 // A pending chunk's reply has not been sent: its old content is right.
-                Place::Origin | Place::Pending => self.origin.read_at(now, offset)?,
+                Place::Origin | Place::Pending => read(&*self.origin, now, offset)?,
                 Place::Cow { offset: cow_offset } => {
                     self.refuse_if_lost(offset, piece.len)?;
-                    self.store.device().read_at(now, cow_offset)?;
+                    read(self.store.device(), now, cow_offset)?
                 }
+            };
+            if attempt == Attempt::WouldBlock {
+                return Ok(attempt);
             }
             buf = rest;
             offset += piece.len;
         }
-        Ok(())
+        Ok(Attempt::Done)
     }
 
     /// After a failed flush, chunks whose exceptions were not committed may be gone from the page
