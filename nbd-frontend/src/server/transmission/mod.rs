@@ -10,6 +10,8 @@
 //! - A read's header is only committed once its data is there: it can still become an error.
 //! - Requests that need a flush wait for the end of the batch and share one.
 
+#[cfg(test)]
+mod alloc_free;
 mod block_status;
 mod deferred;
 mod read;
@@ -214,8 +216,9 @@ impl<'a> Transmission<'a> {
     /// Sends all answers that are owed.
     fn answer(&mut self) -> Result<(), End> {
         self.settle()?;
-        self.sender.send(self.channel)?;
+        // Counted first: who has an answer finds its request counted.
         self.shared.counters.add(&mut self.tally);
+        self.sender.send(self.channel)?;
         Ok(())
     }
 
