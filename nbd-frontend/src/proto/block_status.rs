@@ -46,6 +46,8 @@ pub struct BlockStatusReply<'a> {
     extents: u32,
     /// The last extent (length, flags), held back because the next may continue it.
     pending: Option<(u64, u64)>,
+    /// An extent was turned away.
+    full: bool,
 }
 
 impl<'a> BlockStatusReply<'a> {
@@ -76,6 +78,7 @@ impl<'a> BlockStatusReply<'a> {
             covered: 0,
             extents: 0,
             pending: None,
+            full: false,
         }
     }
 
@@ -86,6 +89,7 @@ impl<'a> BlockStatusReply<'a> {
         self.covered = 0;
         self.extents = 0;
         self.pending = None;
+        self.full = false;
         // The header is written by `finish`, when the length is known.
         self.out
             .resize(self.chunk_start.saturating_add(self.prefix_len()), 0);
@@ -97,10 +101,14 @@ impl<'a> BlockStatusReply<'a> {
     /// An extent that is empty or goes past what was asked for is cut; one with the flags of the
     /// last continues it.
     pub fn push(&mut self, len: u64, flags: u64) -> bool {
-        let len = len.min(self.len.saturating_sub(self.covered));
-        if len == 0 {
-            return self.covered < self.len;
+        let left = self.len.saturating_sub(self.covered);
+        if self.full || left == 0 {
+            return false;
         }
+        if len == 0 {
+            return true;
+        }
+        let len = len.min(left);
         match &mut self.pending {
             Some((pending_len, pending_flags)) if *pending_flags == flags => {
                 *pending_len = pending_len.saturating_add(len);
@@ -108,6 +116,8 @@ impl<'a> BlockStatusReply<'a> {
             _ => {
                 // The pending extent becomes final only if there is room for one more.
                 if self.pending.is_some() && self.extents.saturating_add(1) >= self.max_extents {
+                    // What comes after a gap must not be taken for what comes next.
+                    self.full = true;
                     return false;
                 }
                 self.flush_pending();
