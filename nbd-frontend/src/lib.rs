@@ -2,7 +2,7 @@
 //!
 //! - [`proto`] is the protocol without I/O, clock or threads, for servers and clients.
 //!   `PROTOCOL.md` beside this crate says section by section what is supported.
-//! - `server` (feature `server`) serves [`usnap_engine`]'s devices on sockets.
+//! - `server` (feature `server`) serves `usnap-engine`'s devices on sockets.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "server")]
