@@ -103,6 +103,19 @@ pub fn sha256(path: &Path) -> Result<String> {
     Ok(digest.to_owned())
 }
 
+/// The SHA-256 of some bytes.
+///
+/// # Errors
+/// `sha256sum` fails.
+pub fn sha256_of_bytes(bytes: &[u8]) -> Result<String> {
+    let said = Tool::new("sha256sum").input(bytes).ok()?;
+    Ok(said
+        .split_whitespace()
+        .next()
+        .context("sha256sum said nothing")?
+        .to_owned())
+}
+
 /// A file that must not change: its content's digest, to be compared later.
 pub struct Untouched {
     path: PathBuf,

@@ -156,6 +156,20 @@ impl RawClient {
             .context("cannot receive read data")
     }
 
+    /// Reads the whole export.
+    ///
+    /// # Errors
+    /// The connection is gone, or the server answered an error.
+    pub fn read_all(&mut self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.size_bytes)?];
+        let mut offset = 0;
+        for piece in bytes.chunks_mut(1 << 20) {
+            self.read_at(offset, piece)?;
+            offset += piece.len() as u64;
+        }
+        Ok(bytes)
+    }
+
     /// Writes `bytes`.
     ///
     /// # Errors
