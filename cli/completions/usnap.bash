@@ -130,7 +130,7 @@ _usnap() {
             return 0
             ;;
         usnap__subcmd__demo)
-            opts="-v -h -V --log-format --log-level --verbose --help --version"
+            opts="-v -h -V --pattern --log-format --log-level --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

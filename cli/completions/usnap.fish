@@ -136,6 +136,7 @@ warn\t''
 info\t''
 debug\t''
 trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand demo" -l pattern -d 'Make an image with a pattern, as where there is no mke2fs to make an ext4 filesystem'
 complete -c usnap -n "__fish_usnap_using_subcommand demo" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
 complete -c usnap -n "__fish_usnap_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c usnap -n "__fish_usnap_using_subcommand demo" -s V -l version -d 'Print version'

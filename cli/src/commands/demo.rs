@@ -38,15 +38,19 @@ const DUMP_LINES: usize = 9;
 /// serves it once more, and shows that the image is unchanged. Takes a few seconds, needs nothing
 /// installed and leaves nothing behind.
 #[derive(clap::Args, Debug)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Make an image with a pattern, as where there is no mke2fs to make an ext4 filesystem
+    #[arg(long)]
+    pattern: bool,
+}
 
-pub(crate) fn run(_args: &Args) -> Result<ExitCode> {
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let folder = tempfile::Builder::new()
         .prefix("usnap-demo-")
         .tempdir()
         .context("cannot make a temporary folder")?;
     std::env::set_current_dir(folder.path()).context("cannot enter the temporary folder")?;
-    let shown = show(folder.path());
+    let shown = show(folder.path(), args.pattern);
     // So that the folder is nobody's current one when it is removed.
     let _ = std::env::set_current_dir("/");
     shown.map_err(|failure| failure.context(|| "cannot go on with the demo".to_owned()))?;
@@ -56,12 +60,14 @@ pub(crate) fn run(_args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
-fn show(folder: &Path) -> Result<()> {
+fn show(folder: &Path, pattern: bool) -> Result<()> {
     say(&format!(
         "# in {}, which is removed at the end",
         folder.display()
     ))?;
-    make_image()?;
+    if pattern || !make_filesystem()? {
+        make_pattern()?;
+    }
     let mut content = fs::read("disk.img").context("cannot read the image")?;
     let before = checksum(&content)?;
 
@@ -108,8 +114,8 @@ fn typed(line: &str) -> Result<()> {
     }
 }
 
-/// An ext4 filesystem with some files, or a pattern where there is no mke2fs.
-fn make_image() -> Result<()> {
+/// An ext4 filesystem with some files; false where there is no mke2fs.
+fn make_filesystem() -> Result<bool> {
     let failed = "cannot make the image's files";
     fs::create_dir("tree").context(failed)?;
     let mut random = Random(1);
@@ -120,25 +126,34 @@ fn make_image() -> Result<()> {
     }
     let size = format!("{IMAGE_MIB}M");
     let arguments = ["-q", "-t", "ext4", "-d", "tree", "disk.img", &size];
-    // Where a user's path leaves it out.
+    // A user's path leaves the system's folders out.
     for program in ["mke2fs", "/usr/sbin/mke2fs", "/sbin/mke2fs"] {
-        let status = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        if status.is_ok_and(|status| status.success()) {
-            return say(&format!("$ mke2fs {}", arguments.join(" ")));
+            .stderr(Stdio::null());
+        if command.status().is_ok_and(|status| status.success()) {
+            say(&format!("$ mke2fs {}", arguments.join(" ")))?;
+            return Ok(true);
         }
     }
     say("# no mke2fs here: the image is a pattern instead of a filesystem")?;
+    Ok(false)
+}
+
+/// Every other MiB is random and the rest empty: most images have holes.
+fn make_pattern() -> Result<()> {
     let mut content = vec![0; IMAGE_BYTES];
-    // Every other MiB stays empty, as in most images.
+    let mut random = Random(1);
     content
         .chunks_mut(1 << 20)
         .step_by(2)
         .for_each(|part| random.fill(part));
+    say(&format!(
+        "# disk.img: {IMAGE_MIB} MiB, every other MiB random, the rest empty"
+    ))?;
     Ok(fs::write("disk.img", content).context("cannot write the image")?)
 }
 
