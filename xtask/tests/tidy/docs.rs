@@ -5,6 +5,9 @@ use super::{Text, files, hold, tell_apart, top};
 /// Endings of files that belong to the repository (an example's own files have others).
 const ENDINGS: &[&str] = &[".rs", ".md", ".toml", ".sh", ".py"];
 
+/// Documents of the NBD project, by their names there.
+const ELSEWHERE: &[&str] = &["doc/proto.md", "doc/uri.md"];
+
 /// What a document quotes or links to, as far as it can only be a path of the repository.
 fn paths_named(text: &str) -> Vec<String> {
     // Code blocks are examples, not references.
@@ -36,7 +39,7 @@ fn is_path(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or_default();
     let stands_for_any = !name.ends_with(".md") && stem.chars().all(|c| c.is_ascii_uppercase());
     let is_relative = !name.starts_with('/') && name.chars().all(plain);
-    (file || folder) && is_relative && !stands_for_any
+    (file || folder) && is_relative && !stands_for_any && !ELSEWHERE.contains(&name)
 }
 
 /// A document may name a path from the top, from its own folder, or from that folder's `src`.
