@@ -1,0 +1,388 @@
+//! Calls that fail: the error goes to one caller, nothing panics, and what the device has then
+//! opens again with nothing lost that was promised.
+
+use std::sync::Arc;
+
+use usnap_engine::device::{BlockDevice, MemDevice, ZeroFlags};
+use usnap_engine::{Error, ErrorKind, Result, Snapshot, SnapshotOptions};
+
+use crate::bench::Bench;
+use crate::plain_loader::{compose, load};
+use crate::recorder::{Event, Fault, On, Recorder};
+use crate::stores::{first_exceptions, image, put_exception};
+
+fn fault(on: On, after: u64, kind: ErrorKind) -> Fault {
+    Fault { after, on, kind }
+}
+
+fn read(snapshot: &Snapshot, chunk_len: usize, chunk: usize) -> Result<Vec<u8>> {
+    let mut data = vec![0; chunk_len];
+    snapshot.read_at(&mut data, (chunk * chunk_len) as u64)?;
+    Ok(data)
+}
+
+fn kind(result: Result<()>) -> Option<ErrorKind> {
+    result.err().map(|e| e.kind())
+}
+
+/// Chunks 0..3 committed, chunk 8 written; then the `nth` sync of a flush fails.
+fn latched_at_sync(nth: u64, how: ErrorKind) -> Bench {
+    let bench = Bench::with_exceptions(4096, 3);
+    bench.write(8, 1);
+    bench.device.fail(fault(On::Sync, nth, how));
+    assert_eq!(kind(bench.snapshot.flush()), Some(ErrorKind::Io));
+    assert_eq!(bench.device.faults_met(), 1);
+    bench.story();
+    bench
+}
+
+#[test]
+fn after_a_failed_sync_no_flush_and_no_write_ever_succeeds() {
+    // Running out of space late, at a sync, is as final as any other failure there.
+    for how in [ErrorKind::Io, ErrorKind::NoSpace] {
+        for nth in [0, 1] {
+            let Bench {
+                snapshot, device, ..
+            } = latched_at_sync(nth, how);
+            for _ in 0..3 {
+                let latched = Some(ErrorKind::Latched);
+                assert_eq!(kind(snapshot.flush()), latched, "{how:?}");
+                assert_eq!(kind(snapshot.write_at(&[1; 10], 0)), latched, "mapped");
+                assert_eq!(kind(snapshot.write_at(&[1; 10], 4096 * 8)), latched, "lost");
+                assert_eq!(kind(snapshot.write_at(&[1; 10], 4096 * 20)), latched, "new");
+                assert_eq!(kind(snapshot.write_at(&[1; 4096], 4096 * 30)), latched);
+                assert_eq!(kind(snapshot.discard_at(0, 4096)), latched);
+                let flags = ZeroFlags::default();
+                assert_eq!(kind(snapshot.zero_at(0, 4096, flags)), latched);
+                assert!(snapshot.commit_pending().is_err());
+            }
+            assert!(device.take_log().is_empty(), "the device is left alone");
+            assert!(snapshot.report().latched.is_some());
+        }
+    }
+}
+
+#[test]
+fn after_a_failed_sync_committed_chunks_are_read_and_uncommitted_ones_are_not() {
+    for nth in [0, 1] {
+        let bench = latched_at_sync(nth, ErrorKind::Io);
+        let read = |chunk| read(&bench.snapshot, 4096, chunk);
+        assert_eq!(read(1).unwrap(), [3; 4096], "committed");
+        assert_eq!(read(40).unwrap(), [0; 4096], "the origin's");
+        let error = read(8).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "neither old nor new: {error}");
+        assert!(error.to_string().contains("chunk 8"), "{error}");
+        // A write that was refused is not there, and its chunk is the origin's as before.
+        assert!(bench.snapshot.write_at(&[1; 4096], 4096 * 20).is_err());
+        assert_eq!(read(20).unwrap(), [0; 4096]);
+    }
+}
+
+#[test]
+fn after_a_failed_sync_a_new_open_finds_what_was_committed() {
+    let bench = latched_at_sync(1, ErrorKind::Io);
+    let reopened = Bench::open(4096, bench.device.image());
+    for chunk in 0..3 {
+        let byte = u8::try_from(chunk + 2).unwrap();
+        assert_eq!(read(&reopened.snapshot, 4096, chunk).unwrap(), [byte; 4096]);
+    }
+    reopened.write(9, 1);
+    reopened.snapshot.flush().unwrap();
+}
+
+/// Where the commit of chunks 100 and on writes, behind `committed` exceptions of 512 bytes.
+fn runs_out_of_space_once(committed: u64, count: usize, area_chunk: usize) {
+    let chunk_len = 512;
+    let bench = Bench::with_exceptions(chunk_len, committed);
+    bench.write(100, count);
+    let on = On::WriteToChunk {
+        chunk: area_chunk,
+        chunk_len,
+    };
+    bench.device.fail(fault(on, 0, ErrorKind::NoSpace));
+    assert_eq!(kind(bench.snapshot.flush()), Some(ErrorKind::NoSpace));
+    assert_eq!(bench.device.faults_met(), 1);
+    let report = bench.snapshot.report();
+    assert_eq!(report.latched, None);
+    assert_eq!(report.exceptions.committed, committed);
+    assert_eq!(report.exceptions.uncommitted, count as u64);
+
+    // Everything goes on: reads, writes to mapped chunks and to new ones.
+    let data = read(&bench.snapshot, chunk_len, 100).unwrap();
+    assert_eq!(data, [7; 512]);
+    bench.write(100, 1);
+    bench.write(300, 2);
+    bench.snapshot.flush().unwrap();
+    assert_eq!(bench.snapshot.report().exceptions.uncommitted, 0);
+
+    let store = load(&bench.device.image()).unwrap();
+    let wanted = first_exceptions(chunk_len, committed + count as u64 + 2);
+    let numbers = |exceptions: &[(u64, u64)]| -> Vec<u64> {
+        exceptions.iter().map(|(_, new_chunk)| *new_chunk).collect()
+    };
+    assert_eq!(numbers(&store.exceptions), numbers(&wanted));
+    let origin = vec![0; 400 * chunk_len];
+    let content = compose(&origin, &bench.device.image()).unwrap();
+    for chunk in (100..100 + count).chain(300..302) {
+        assert_eq!(content[chunk * chunk_len], 7, "chunk {chunk}");
+    }
+}
+
+#[test]
+fn no_space_in_a_commit_keeps_the_batch_for_the_next_flush() {
+    // At the current area's sector, at the area behind it, and at the one behind that.
+    runs_out_of_space_once(3, 5, 1);
+    runs_out_of_space_once(30, 2, 34);
+    runs_out_of_space_once(30, 10, 34);
+    runs_out_of_space_once(30, 40, 67);
+}
+
+#[test]
+fn no_space_between_two_sectors_of_a_commit_loses_nothing() {
+    let bench = Bench::with_exceptions(4096, 30);
+    bench.write(100, 70);
+    let on = On::WriteToChunk {
+        chunk: 1,
+        chunk_len: 4096,
+    };
+    bench.device.fail(fault(on, 1, ErrorKind::NoSpace));
+    assert_eq!(kind(bench.snapshot.flush()), Some(ErrorKind::NoSpace));
+    // The first sector's two are there already; what is there is a store.
+    assert_eq!(load(&bench.device.image()).unwrap().exceptions.len(), 32);
+    bench.write(200, 1);
+    bench.snapshot.flush().unwrap();
+    let store = load(&bench.device.image()).unwrap();
+    assert_eq!(store.exceptions.len(), 101);
+    assert_eq!(store.exceptions.last(), Some(&(200, 102)));
+}
+
+#[test]
+fn no_space_for_the_next_area_is_told_to_the_write_that_would_fill_this_one() {
+    let bench = Bench::with_exceptions(512, 30);
+    bench.device.fail(fault(On::Reserve, 0, ErrorKind::NoSpace));
+    let result = bench.snapshot.write_at(&[7; 3 * 512], 512 * 100);
+    assert_eq!(kind(result), Some(ErrorKind::NoSpace));
+    // The first fits; the second needs the next area.
+    assert_eq!(read(&bench.snapshot, 512, 100).unwrap(), [7; 512]);
+    assert_eq!(read(&bench.snapshot, 512, 101).unwrap(), [0; 512]);
+    bench.write(101, 2);
+    bench.snapshot.flush().unwrap();
+    let store = load(&bench.device.image()).unwrap();
+    assert_eq!(store.exceptions[30..], [(100, 32), (101, 33), (102, 35)]);
+}
+
+#[test]
+fn a_failed_write_of_data_gives_its_chunks_back() {
+    for kind_of_failure in [ErrorKind::Io, ErrorKind::NoSpace] {
+        let bench = Bench::with_exceptions(512, 0);
+        let free = bench.snapshot.report().exceptions.free;
+        let on = On::WriteToChunk {
+            chunk: 2,
+            chunk_len: 512,
+        };
+        bench.device.fail(fault(on, 0, kind_of_failure));
+        let result = bench.snapshot.write_at(&[7; 4 * 512], 512 * 100);
+        assert_eq!(kind(result), Some(kind_of_failure));
+        assert_eq!(read(&bench.snapshot, 512, 100).unwrap(), [0; 512]);
+        assert_eq!(bench.snapshot.report().exceptions.free, free);
+        assert_eq!(bench.snapshot.report().latched, None);
+        bench.write(200, 1);
+        assert_eq!(
+            bench.story(),
+            ["write data 2..3"],
+            "the number is used again"
+        );
+    }
+}
+
+/// One step of the short history below: where, and what is there afterwards.
+enum Step {
+    Write(usize, Vec<u8>),
+    Zero(usize, usize),
+    Discard(usize, usize),
+    Flush,
+    Read,
+}
+
+fn short_history() -> Vec<Step> {
+    vec![
+        Step::Write(40 * 512, vec![1; 3 * 512]),
+        Step::Read,
+        Step::Flush,
+        Step::Write(50 * 512 + 100, vec![2; 700]),
+        Step::Write(60 * 512, vec![3; 40 * 512]),
+        Step::Flush,
+        Step::Write(41 * 512, vec![4; 512]),
+        Step::Zero(61 * 512 + 5, 900),
+        Step::Zero(110 * 512, 1024),
+        Step::Discard(70 * 512, 2048),
+        Step::Read,
+        Step::Flush,
+        Step::Write(200 * 512, vec![5; 512]),
+    ]
+}
+
+/// The values that each byte may have after a power cut or a failure.
+struct Allowed {
+    now: Vec<u8>,
+    /// Since the last flush that succeeded.
+    maybe: Vec<Vec<u8>>,
+}
+
+impl Allowed {
+    fn begins(&mut self, at: usize, data: &[u8]) {
+        for (i, byte) in data.iter().enumerate() {
+            self.maybe[at + i].push(*byte);
+        }
+    }
+
+    /// After a step: what was done whole is there, what failed may be there in part.
+    fn see(&mut self, snapshot: &Snapshot, step: &Step, done: bool) {
+        let (at, wanted) = match step {
+            Step::Write(at, data) => (*at, data.clone()),
+            Step::Zero(at, len) | Step::Discard(at, len) => (*at, vec![0; *len]),
+            Step::Flush if done => {
+                for (maybe, now) in self.maybe.iter_mut().zip(&self.now) {
+                    *maybe = vec![*now];
+                }
+                return;
+            }
+            Step::Flush | Step::Read => return,
+        };
+        let mut found = vec![0; wanted.len()];
+        // Where the flush failed for good, nothing can be said any more.
+        if snapshot.read_at(&mut found, at as u64).is_err() {
+            return;
+        }
+        let may_be_old = !done || matches!(step, Step::Discard(..));
+        for ((now, found), wanted) in self.now[at..].iter_mut().zip(found).zip(wanted) {
+            assert!(found == wanted || may_be_old && found == *now);
+            *now = found;
+        }
+    }
+}
+
+/// Plays the history while call number `nth` fails; false once there are fewer calls than that.
+fn play_with_nth_failing(nth: u64, how: ErrorKind) -> bool {
+    let chunk_len = 512;
+    let origin: Vec<u8> = (0..300 * chunk_len)
+        .map(|i| u8::try_from(i / 512 % 251).unwrap())
+        .collect();
+    let exceptions = first_exceptions(chunk_len, 20);
+    let mut store = image(chunk_len, 200, &exceptions);
+    // Something to clear at open.
+    put_exception(&mut store, chunk_len, 25, 7, 9);
+    let content = compose(&origin, &store).unwrap();
+    let mut allowed = Allowed {
+        maybe: content.iter().map(|byte| vec![*byte]).collect(),
+        now: content,
+    };
+    let device = Recorder::new(store);
+    let origin_device = Arc::new(MemDevice::from_bytes(&origin));
+    device.fail(fault(On::AnyCall, nth, how));
+    let options = SnapshotOptions::default();
+    let opened = Snapshot::on_devices(origin_device.clone(), device.clone(), &options);
+    assert_eq!(opened.is_err(), device.faults_met() == 1, "open, {nth}");
+    let mut failed_steps = u64::from(opened.is_err());
+    if let Ok(snapshot) = opened {
+        for step in short_history() {
+            failed_steps += u64::from(play_step(&snapshot, &device, &step, &mut allowed));
+        }
+        let met = device.faults_met();
+        let latched = snapshot.report().latched.is_some();
+        assert!(failed_steps == met || latched, "{failed_steps} of {met}");
+        let mut found = vec![0; origin.len()];
+        if !latched {
+            device.without_fault(|| snapshot.read_at(&mut found, 0).unwrap());
+            assert_allowed(&found, &allowed, nth);
+            device.without_fault(|| snapshot.flush().unwrap());
+        }
+    }
+    assert!(
+        failed_steps > 0 || device.faults_met() == 0,
+        "{nth}: unsaid"
+    );
+    // Whatever happened: what is there opens, here and elsewhere.
+    assert_allowed(&compose(&origin, &device.image()).unwrap(), &allowed, nth);
+    device.without_fault(|| {
+        let reopened = Snapshot::on_devices(origin_device, device.clone(), &options).unwrap();
+        let mut found = vec![0; origin.len()];
+        reopened.read_at(&mut found, 0).unwrap();
+        assert_allowed(&found, &allowed, nth);
+        reopened.write_at(&[9; 512], 0).unwrap();
+        reopened.flush().unwrap();
+    });
+    device.faults_met() > 0
+}
+
+/// Plays one step; whether it failed. It must if the fault was met in it, and must not before.
+fn play_step(snapshot: &Snapshot, device: &Recorder, step: &Step, allowed: &mut Allowed) -> bool {
+    let before = device.faults_met();
+    let latched = snapshot.report().latched.is_some();
+    let result = match step {
+        Step::Write(at, data) => {
+            allowed.begins(*at, data);
+            snapshot.write_at(data, *at as u64)
+        }
+        Step::Zero(at, len) => {
+            allowed.begins(*at, &vec![0; *len]);
+            snapshot.zero_at(*at as u64, *len as u64, ZeroFlags::default())
+        }
+        Step::Discard(at, len) => {
+            allowed.begins(*at, &vec![0; *len]);
+            snapshot.discard_at(*at as u64, *len as u64)
+        }
+        Step::Flush => snapshot.flush(),
+        Step::Read => snapshot.read_at(&mut vec![0; 300 * 512], 0),
+    };
+    let met = device.faults_met() > before;
+    if latched {
+        assert_after_latch(step, result.as_ref().err());
+    } else {
+        assert_eq!(result.is_err(), met, "{result:?}");
+        device.without_fault(|| allowed.see(snapshot, step, result.is_ok()));
+    }
+    result.is_err()
+}
+
+fn assert_after_latch(step: &Step, error: Option<&Error>) {
+    match (step, error) {
+        (Step::Read, Some(error)) => assert_eq!(error.kind(), ErrorKind::Io),
+        // Of what the origin has, there is nothing to discard.
+        (Step::Read | Step::Discard(..), None) => {}
+        (_, error) => assert_eq!(error.map(Error::kind), Some(ErrorKind::Latched)),
+    }
+}
+
+fn assert_allowed(found: &[u8], allowed: &Allowed, nth: u64) {
+    for (at, (byte, maybe)) in found.iter().zip(&allowed.maybe).enumerate() {
+        assert!(
+            maybe.contains(byte),
+            "call {nth} failed: byte {at} is {byte}, may be {maybe:?}"
+        );
+    }
+}
+
+#[test]
+fn whichever_call_fails_the_error_is_told_once_and_the_store_opens_again() {
+    for how in [ErrorKind::Io, ErrorKind::NoSpace] {
+        let calls = (0..).take_while(|nth| play_with_nth_failing(*nth, how));
+        let calls = calls.count();
+        assert!(calls > 30, "only {calls} calls were looked at");
+    }
+}
+
+#[test]
+fn a_failed_open_leaves_the_store_to_the_next() {
+    let mut store = image(4096, 20, &[(5, 2)]);
+    put_exception(&mut store, 4096, 40, 6, 3);
+    let device = Recorder::new(store);
+    let origin = Arc::new(MemDevice::new(40 * 4096));
+    device.fail(fault(On::Sync, 0, ErrorKind::Io));
+    let options = SnapshotOptions::default();
+    let result = Snapshot::on_devices(origin.clone(), device.clone(), &options);
+    assert!(result.is_err_and(|e| e.to_string().contains("area 0")));
+    // Cleared bytes whose sync failed may come back: the next open clears again what it finds.
+    assert!(device.take_log().contains(&Event::Sync));
+    Snapshot::on_devices(origin, device, &options).unwrap();
+}
