@@ -13,6 +13,7 @@ const CONSTS: &str = include_str!("../../src/proto/consts.rs");
 const TESTS: &[&str] = &[
     include_str!("alloc_free.rs"),
     include_str!("block_status.rs"),
+    include_str!("blocking.rs"),
     include_str!("client.rs"),
     include_str!("handshake.rs"),
     include_str!("hostile.rs"),

@@ -361,6 +361,12 @@ fn an_option_longer_than_the_limit_is_skipped_and_answered_too_big() {
 }
 
 #[test]
+fn an_option_of_exactly_the_limit_is_looked_at() {
+    let mut talk = Talk::new();
+    assert_eq!(talk.reply_type(INFO, &vec![0; 65536]), ERR_INVALID);
+}
+
+#[test]
 fn an_option_too_long_to_skip_drops_the_connection_before_its_data_came() {
     for len in [(32 << 20) + 1, u32::MAX] {
         let mut talk = Talk::new();

@@ -5,6 +5,8 @@ mod alloc_free;
 #[cfg(test)]
 mod block_status;
 #[cfg(test)]
+mod blocking;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod document;

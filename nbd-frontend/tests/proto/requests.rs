@@ -515,6 +515,14 @@ fn an_extended_write_is_taken_with_the_payload_flag_and_as_qemu_sends_it_without
             }
         );
         assert_eq!(request.payload_len(), 512);
+        // Refused, it has a payload to be drained all the same.
+        let decoded = it
+            .decode_request(&extended(flags, WRITE, 1, SIZE, 512))
+            .unwrap();
+        let Decoded::Refused(refused) = decoded else {
+            panic!("{decoded:?}")
+        };
+        assert_eq!((refused.errno, refused.payload_len), (Errno::NoSpc, 512));
     }
 }
 
