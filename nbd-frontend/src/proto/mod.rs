@@ -11,6 +11,46 @@
 //!   into a [`Refused`];
 //! - [`Replies`] writes the headers of the replies; payloads never pass through this module.
 //!
+//! ```
+//! use usnap_nbd::proto::{
+//!     Catalog, Decoded, ExportInfo, Features, Handshake, HandshakeLimits, MAX_REPLY_HEADER,
+//!     Progress, RequestKind,
+//! };
+//!
+//! struct Zeroes;
+//!
+//! impl Catalog for Zeroes {
+//!     fn export(&self, name: &str) -> Option<ExportInfo> {
+//!         name.is_empty().then(|| ExportInfo::new("zeroes", 1 << 30))
+//!     }
+//!     fn list(&self) -> Vec<(String, Option<String>)> {
+//!         vec![("zeroes".to_owned(), None)]
+//!     }
+//! }
+//!
+//! let mut handshake = Handshake::new(HandshakeLimits::default(), Features::default());
+//! let mut to_client = Vec::new();
+//! handshake.greeting(&mut to_client);
+//! // From the client: its flags, and the default export by NBD_OPT_EXPORT_NAME.
+//! let received = b"\0\0\0\x03IHAVEOPT\0\0\0\x01\0\0\0\0";
+//! let (used, progress) = handshake.receive(&Zeroes, received, &mut to_client);
+//! assert_eq!(used, received.len());
+//! let Progress::Transmission(negotiated) = progress else { panic!("{progress:?}") };
+//!
+//! // From the client: read 512 bytes at 4096, with the cookie 7.
+//! let header = b"\x25\x60\x95\x13\0\0\0\0\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\x10\0\0\0\x02\0";
+//! let decoded = negotiated.decode_request(header)?;
+//! let Decoded::Request(request) = decoded else { panic!("{decoded:?}") };
+//! assert_eq!(request.kind, RequestKind::Read { len: 512, dont_fragment: false });
+//!
+//! let mut reply = [0; MAX_REPLY_HEADER];
+//! let tag = (request.cookie, request.offset);
+//! let len = negotiated.replies().read_data_header(&mut reply, tag, request.offset, 512, true);
+//! // To the client: the header, then the data.
+//! assert_eq!(reply[..len], *b"\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\0\x07");
+//! # Ok::<(), usnap_nbd::proto::Fatal>(())
+//! ```
+//!
 //! A client has [`client::ClientHandshake`] and [`client::ClientNegotiated`], or
 //! [`client::blocking::Client`].
 #![deny(clippy::little_endian_bytes, clippy::host_endian_bytes)]
