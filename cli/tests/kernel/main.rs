@@ -1,6 +1,7 @@
 //! The real kernel as the judge: its dm-snapshot activates our stores and we serve its stores, its
 //! NBD client mounts our export. Each test boots a guest and puts many checks into the boot.
 
+mod devices;
 mod mounts;
 mod stores;
 

@@ -34,7 +34,7 @@ impl Held {
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
             .and_then(|rest| rest.split_whitespace().next())
-            .context("no VmRSS line")?
+            .with_context(|| format!("process {pid} has ended"))?
             .parse()
             .context("VmRSS is no number")?;
         Ok(Self {
