@@ -1,4 +1,5 @@
 //! Many threads on one snapshot:
+//! - `gates`: meetings that chance rarely brings about, arranged;
 //! - `ranges`: on real files, each thread verifies what it alone wrote, while others write beside
 //!   it, flush, and run the COW device full;
 //! - `groups`: on devices in memory, what a flush promised is durable at that moment, and many
@@ -6,6 +7,7 @@
 // Tells clippy that the helpers here are tests too.
 #![cfg(test)]
 
+mod gates;
 mod groups;
 mod ranges;
 
