@@ -1,9 +1,11 @@
 //! The blocking byte channel of one connection: a socket, or the two pipes of an inetd-style
-//! server. Another thread can make its reader see the end of input, or cut it.
+//! server. Another thread can make its reader see the end of input, or cut it. Several threads may
+//! send; a lock keeps their replies apart.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr, write};
@@ -18,6 +20,16 @@ pub(super) struct Channel {
     wake: Option<OwnedFd>,
     waiting: AtomicBool,
     input_ended: AtomicBool,
+    /// Held while something is sent that must stay together.
+    sending: Mutex<Sending>,
+}
+
+/// Whether replies may still be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    Possible,
+    /// The client would take what comes for something else.
+    Over,
 }
 
 impl Channel {
@@ -47,6 +59,7 @@ impl Channel {
             wake,
             waiting: AtomicBool::new(false),
             input_ended: AtomicBool::new(false),
+            sending: Mutex::new(Sending::Possible),
         }
     }
 
@@ -60,18 +73,18 @@ impl Channel {
         Ok(retry_on_intr(|| read(&self.input, &mut *buf))?)
     }
 
-    /// Writes all of `data`.
-    pub(super) fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
-        let output = self.output.as_ref().unwrap_or(&self.input);
-        while !data.is_empty() {
-            match write(output, data) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => data = &data[count..],
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+    /// Writes all of `data`, which is one or more whole messages.
+    pub(super) fn write_all(&self, data: &[u8]) -> io::Result<()> {
+        self.output().write_all(data)
+    }
+
+    /// The way out, for messages that are written part by part: nobody else writes meanwhile.
+    pub(super) fn output(&self) -> Output<'_> {
+        Output {
+            fd: self.output.as_ref().unwrap_or(&self.input),
+            // A panic while it was held left half a message at worst, and ends the connection.
+            sending: self.sending.lock().unwrap_or_else(PoisonError::into_inner),
         }
-        Ok(())
     }
 
     /// How many bytes can be read without waiting; 0 where nobody knows.
@@ -119,6 +132,39 @@ impl Channel {
         retry_on_intr(|| poll(&mut fds, None))?;
         // A hang-up without data counts as input too: reading tells the end.
         Ok(!fds[0].revents().is_empty())
+    }
+}
+
+/// A channel's way out, held by one thread.
+#[derive(Debug)]
+pub(super) struct Output<'a> {
+    fd: &'a OwnedFd,
+    sending: MutexGuard<'a, Sending>,
+}
+
+impl Output<'_> {
+    /// Writes all of `data`.
+    ///
+    /// # Errors
+    /// `BrokenPipe` also after `give_up`.
+    pub(super) fn write_all(&mut self, mut data: &[u8]) -> io::Result<()> {
+        if *self.sending == Sending::Over {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        while !data.is_empty() {
+            match write(self.fd, data) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => data = &data[count..],
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves a message unfinished: nothing can be sent after it.
+    pub(super) fn give_up(mut self) {
+        *self.sending = Sending::Over;
     }
 }
 

@@ -4,16 +4,59 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::thread;
 
 use rustix::net::sockopt;
 use tokio::net::{TcpStream, UnixStream};
+use usnap_engine::device::BlockDevice;
 
+use super::backlog::Backlog;
 use super::channel::Channel;
+use super::counters::Counters;
 use super::negotiate::{Outcome, negotiate};
+use super::sender::Sender;
 use super::shared::{Shared, Slot};
 use super::transmission::Transmission;
-use crate::proto::Negotiated;
+use crate::proto::{Negotiated, Replies};
+
+/// What the threads that answer a connection's requests share: its own, and the workers.
+pub(super) struct Connection {
+    pub(super) id: u64,
+    pub(super) channel: Arc<Channel>,
+    pub(super) device: Arc<dyn BlockDevice>,
+    pub(super) replies: Replies,
+    pub(super) preferred_block_bytes: u32,
+    pub(super) counters: Arc<Counters>,
+    /// The requests that workers have in hand.
+    pub(super) backlog: Backlog,
+    /// The device's last flush took so long that nobody should wait for the next one in line.
+    pub(super) slow_flush: AtomicBool,
+    /// Device errors logged so far.
+    pub(super) logged_errors: AtomicU32,
+}
+
+impl Connection {
+    pub(super) fn new(
+        shared: &Shared,
+        id: u64,
+        channel: &Arc<Channel>,
+        negotiated: &Negotiated,
+        device: &Arc<dyn BlockDevice>,
+    ) -> Self {
+        Self {
+            id,
+            channel: Arc::clone(channel),
+            device: Arc::clone(device),
+            replies: negotiated.replies(),
+            preferred_block_bytes: negotiated.export.preferred_block_bytes,
+            counters: Arc::clone(&shared.counters),
+            backlog: Backlog::default(),
+            slow_flush: AtomicBool::new(false),
+            logged_errors: AtomicU32::new(0),
+        }
+    }
+}
 
 /// An accepted socket.
 #[derive(Debug)]
@@ -63,7 +106,8 @@ pub(super) async fn begin(shared: Arc<Shared>, mut stream: Stream, slot: Slot) {
         tokio::time::sleep(limits.shutdown_grace).await;
     };
     let negotiated = tokio::select! {
-        negotiated = tokio::time::timeout(limits.handshake_timeout, stream.negotiate(&shared)) => negotiated,
+        negotiated =
+            tokio::time::timeout(limits.handshake_timeout, stream.negotiate(&shared)) => negotiated,
         () = too_late => return,
     };
     let (negotiated, early) = match negotiated {
@@ -88,7 +132,7 @@ pub(super) async fn begin(shared: Arc<Shared>, mut stream: Stream, slot: Slot) {
     let result = stream.into_blocking().and_then(|socket| {
         let channel = Arc::new(Channel::socket(socket));
         spawn(id, slot, move || {
-            transmit(&shared, id, &channel, &negotiated, &early)
+            transmit(&shared, id, &channel, &negotiated, &early);
         })
     });
     if let Err(error) = result {
@@ -136,7 +180,15 @@ pub(super) fn transmit(
         style = ?negotiated.reply_style,
         "transmission begins"
     );
-    let end = Transmission::new(shared, id, channel, negotiated, export.device(), early)
+    let connection = Arc::new(Connection::new(
+        shared,
+        id,
+        channel,
+        negotiated,
+        export.device(),
+    ));
+    let mut sender = Sender::new();
+    let end = Transmission::new(shared, &connection, negotiated, &mut sender, early)
         .map_or_else(|end| end, Transmission::run);
     tracing::debug!(connection = id, %end, "transmission ended");
 }

@@ -12,23 +12,30 @@ pub(super) const PIECE_BYTES: u32 = 1 << 20;
 /// gathered before they are sent although more requests wait: a socket's buffer is about as large.
 pub(super) const WINDOW_BYTES: usize = 256 << 10;
 
-/// Reads from this length on are looked through for holes. Below it the question (two seeks on a
-/// file) costs more than copying the zeros.
+/// What is read in pieces from this length on is looked through for zeros, which are sent as holes.
+/// Below it there is little to save.
 pub(super) const SPARSE_READ_BYTES: u32 = 64 << 10;
 
-/// Holes from this length on are worth a reply chunk of their own; a page is the smallest that a
-/// filesystem leaves out.
-pub(super) const SPARSE_HOLE_BYTES: u64 = 4 << 10;
-
-/// The most extents looked up for one piece of a read; behind them holes are sent as zeros. Bounds
-/// what a badly fragmented device adds to the cost of a read.
-pub(super) const SPARSE_READ_EXTENTS: usize = 64;
+/// This many zeros are worth a reply chunk of their own: another chunk costs a client two or three
+/// more calls to receive, as much as copying a few pages.
+pub(super) const HOLE_BYTES: usize = 16 << 10;
 
 /// The most extents looked up for one block status request. A client asks again for the rest.
 pub(super) const STATUS_EXTENTS: usize = 4096;
 
 /// The most bytes that one cache request reads ahead: more would push its own beginning out again.
 pub(super) const CACHE_BYTES: u64 = 256 << 20;
+
+/// The most threads for requests that wait for a disk, as many as nbdkit has a connection: enough
+/// to keep a disk busy.
+pub(super) const WORKERS: usize = 16;
+
+/// How long a worker waits for more before it ends.
+pub(super) const WORKER_IDLE: Duration = Duration::from_secs(5);
+
+/// A flush that takes longer than this is handed to a worker the next time; handing it over costs
+/// a tenth of that.
+pub(super) const SLOW_FLUSH: Duration = Duration::from_micros(200);
 
 /// The most replies that wait for one shared flush of the device.
 pub(super) const DEFERRED_REPLIES: usize = 128;

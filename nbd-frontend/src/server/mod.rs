@@ -4,10 +4,12 @@
 //! What holds whatever a client does:
 //! - An error of a connection, or a panic in its thread, ends that connection and nothing else.
 //! - A connection's memory is bounded: its buffers are allocated once, when transmission begins.
+//! - A read that waits for a disk, or a slow flush, holds up no other request (see `workers`).
 //! - Each request that was received whole gets exactly one reply, unless the connection breaks.
 //! - At shutdown what was received is finished; `run` returns when no connection is left.
 
 mod accept;
+mod backlog;
 mod channel;
 mod connection;
 mod counters;
@@ -22,6 +24,7 @@ mod shared;
 mod shutdown;
 mod stdio;
 mod transmission;
+mod workers;
 
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::channel::Channel;
+use super::channel::{Channel, Output};
 use super::limits::{PIECE_BYTES, WINDOW_BYTES};
 
 /// What fits behind replies that are not full: a piece of data, and as much for headers as
@@ -47,12 +47,17 @@ impl Sender {
         self.len += count;
     }
 
-    /// Sends everything.
+    /// Sends everything; what could not be sent is forgotten, too.
     pub(super) fn send(&mut self, channel: &Channel) -> io::Result<()> {
-        if self.len > 0 {
-            channel.write_all(&self.buf[..self.len])?;
-            self.len = 0;
+        if self.len == 0 {
+            return Ok(());
         }
-        Ok(())
+        self.send_part(&mut channel.output())
+    }
+
+    /// Sends everything through a way out that the caller holds.
+    pub(super) fn send_part(&mut self, output: &mut Output<'_>) -> io::Result<()> {
+        let len = std::mem::take(&mut self.len);
+        output.write_all(&self.buf[..len])
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::counters::Counters;
 use super::limits::Limits;
 use super::shutdown::Shutdown;
+use super::workers::Workers;
 use crate::export::Exports;
 
 /// The state shared by a server and its connections.
@@ -18,6 +19,7 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) counters: Arc<Counters>,
     pub(super) shutdown: Arc<Shutdown>,
+    pub(super) workers: Arc<Workers>,
     slots: Arc<Semaphore>,
     slot_count: u32,
     next_id: AtomicU64,
@@ -37,6 +39,7 @@ impl Shared {
             limits,
             counters: Arc::default(),
             shutdown: Arc::new(Shutdown::new()),
+            workers: Arc::default(),
             slots: Arc::new(Semaphore::new(slot_count as usize)),
             slot_count,
             next_id: AtomicU64::new(1),
@@ -57,6 +60,7 @@ impl Shared {
     pub(super) async fn all_gone(&self) {
         // Fails only if the semaphore was closed, which nobody does.
         drop(self.slots.acquire_many(self.slot_count).await);
+        self.workers.stop();
     }
 
     /// Ends every connection as `shutdown` describes; returns when none is left.

@@ -1,6 +1,5 @@
 //! Holes come as holes where a client can take them, and block status tells what there is.
 
-use usnap_engine::ErrorKind;
 use usnap_engine::device::BlockDevice;
 use usnap_nbd::proto::RequestKind;
 use usnap_nbd::proto::client::ReplyKind;
@@ -9,6 +8,13 @@ use super::support::{Call, Chunk, Style, TestDevice, TestServer, pattern};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+
+fn read(len: u32) -> RequestKind {
+    RequestKind::Read {
+        len,
+        dont_fragment: false,
+    }
+}
 
 fn shape(reply: &[Chunk]) -> Vec<(&'static str, u64, u64)> {
     reply
@@ -69,50 +75,17 @@ fn a_hole_longer_than_a_piece_is_complete() {
 }
 
 #[test]
-fn a_short_read_asks_for_no_extents() {
-    let device = TestDevice::new(MIB);
-    let server = TestServer::new(device.clone());
+fn a_short_read_is_sent_as_it_is() {
+    let server = TestServer::new(TestDevice::new(MIB));
     let mut client = server.raw_client(Style::Structured);
-    client.send(
-        1,
-        0,
-        RequestKind::Read {
-            len: 32 << 10,
-            dont_fragment: false,
-        },
-    );
+    client.send(1, 0, read(32 << 10));
     assert_eq!(shape(&client.reply()), [("data", 0, 32 * KIB)]);
-    assert_eq!(
-        device.take_calls(),
-        [Call::Read {
-            offset: 0,
-            len: 32 * KIB
-        }]
-    );
 }
 
 #[test]
-fn a_device_that_cannot_tell_its_holes_is_read() {
-    let device = TestDevice::with_hook(MIB, |call| {
-        matches!(call, Call::Extent { .. }).then_some(ErrorKind::Io)
-    });
-    let server = TestServer::new(device);
-    let mut client = server.raw_client(Style::Structured);
-    client.send(
-        1,
-        0,
-        RequestKind::Read {
-            len: 512 << 10,
-            dont_fragment: false,
-        },
-    );
-    assert_eq!(shape(&client.reply()), [("data", 0, 512 * KIB)]);
-}
-
-#[test]
-fn a_device_of_small_pieces_is_read_right_with_few_questions() {
-    // Every other block is a hole.
+fn short_runs_of_zeros_are_data() {
     let device = TestDevice::new(2 * MIB);
+    // Every other block is zeros.
     let mut expected = vec![0; 1 << 20];
     for block in (0..256_u32).step_by(2) {
         let data = pattern(4096, block.into());
@@ -122,17 +95,58 @@ fn a_device_of_small_pieces_is_read_right_with_few_questions() {
             .unwrap();
         expected[block as usize * 4096..][..4096].copy_from_slice(&data);
     }
+    let server = TestServer::new(device);
+    let mut client = server.raw_client(Style::Structured);
+    client.send(1, 0, read(1 << 20));
+    let reply = client.reply();
+    assert_eq!(shape(&reply), [("data", 0, MIB)]);
+    assert!(reply[0].payload == expected);
+}
+
+#[test]
+fn a_reads_holes_are_looked_for_in_its_data_and_nowhere_else() {
+    let device = TestDevice::new(MIB);
+    // Stored, and zeros all the same.
+    device.memory.write_at(&vec![0; 256 << 10], 0).unwrap();
     let server = TestServer::new(device.clone());
-    let mut client = server.client(Style::Structured);
-    let mut read = vec![0xff; 1 << 20];
-    client.read_at(&mut read, 0).unwrap();
-    assert!(read == expected);
-    let questions = device
-        .take_calls()
-        .iter()
-        .filter(|c| matches!(c, Call::Extent { .. }))
-        .count();
-    assert!(questions <= 64, "{questions} extents were asked for");
+    let mut client = server.raw_client(Style::Extended);
+    client.send(1, 0, read(256 << 10));
+    assert_eq!(shape(&client.reply()), [("hole", 0, 256 * KIB)]);
+    let asked = |call: &Call| matches!(call, Call::Extent { .. });
+    assert!(!device.take_calls().iter().any(asked));
+}
+
+#[test]
+fn wherever_the_zeros_are_the_data_is_right() {
+    let device = TestDevice::new(2 * MIB);
+    let server = TestServer::new(device.clone());
+    let mut clients = [Style::Structured, Style::Extended].map(|style| server.client(style));
+    for seed in 1..=60_u64 {
+        // Runs of zeros and of something else, of lengths around that of the shortest hole.
+        let choices = pattern(64, seed);
+        let mut bytes = Vec::new();
+        for pair in choices.chunks(2) {
+            let len = usize::from(pair[0]) * 150 + usize::from(pair[1] % 3);
+            let run = if pair[1] % 2 == 0 {
+                vec![0; len]
+            } else {
+                pattern(len, seed)
+            };
+            bytes.extend(run);
+        }
+        bytes.truncate(1 << 20);
+        device.memory.write_at(&bytes, 777 * (seed % 2)).unwrap();
+        for client in &mut clients {
+            for start in [0, seed * 31] {
+                let at = usize::try_from(start).unwrap();
+                let mut found = vec![0xff; bytes.len() - at];
+                client
+                    .read_at(&mut found, 777 * (seed % 2) + start)
+                    .unwrap();
+                assert!(found == bytes[at..], "seed {seed} from {start}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -20,3 +20,5 @@ mod single;
 mod splits;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod workers;

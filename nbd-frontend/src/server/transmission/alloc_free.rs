@@ -12,6 +12,8 @@ use crate::proto::consts::{CMD_FLAG_FUA, CMD_FLUSH, CMD_READ, CMD_WRITE, REQUEST
 use crate::proto::{ExportInfo, MetaContexts, Negotiated, ReplyStyle};
 use crate::server::Limits;
 use crate::server::channel::Channel;
+use crate::server::connection::Connection;
+use crate::server::sender::Sender;
 use crate::server::shared::Shared;
 
 fn request(command: u16, flags: u16, index: u32, len: u32) -> Vec<u8> {
@@ -63,15 +65,17 @@ fn reads_writes_and_flushes_allocate_nothing() {
             }
             sending.shutdown(std::net::Shutdown::Write).unwrap();
         });
+        let connection = Arc::new(Connection::new(&shared, 1, &channel, &negotiated, &device));
+        let mut sender = Sender::new();
         let transmission =
-            Transmission::new(&shared, 1, &channel, &negotiated, &device, &[]).unwrap();
+            Transmission::new(&shared, &connection, &negotiated, &mut sender, &[]).unwrap();
         let mut end = None;
         let allocations = allocation_counter::measure(|| end = Some(transmission.run()));
         assert!(matches!(end, Some(End::Closed)), "{end:?}");
         assert_eq!(shared.counters.counts().requests, 2020);
         assert_eq!(allocations.count_total, 0, "{style:?}: {allocations:?}");
         writer.join().unwrap();
-        drop((shared, channel));
+        drop((shared, channel, connection));
         assert!(reader.join().unwrap().unwrap() > 1000 * 512);
     }
 }

@@ -3,24 +3,25 @@
 use usnap_engine::Result as DeviceResult;
 use usnap_engine::device::Extent;
 
-use super::super::limits::STATUS_EXTENTS;
 use super::Transmission;
 use crate::proto::consts::{STATE_HOLE, STATE_ZERO};
 use crate::proto::{Context, Request};
+use crate::server::limits::STATUS_EXTENTS;
 
 impl Transmission<'_> {
     /// Describes the range from its start on, as far as it is looked through.
     pub(super) fn block_status(&mut self, request: &Request, len: u64, req_one: bool) {
         let most = if req_one { 1 } else { STATUS_EXTENTS };
         if let Err(error) = self.find_extents(request.offset, len, most) {
-            self.fail_with(request, &error);
+            self.answers.fail_with(request, &error);
             return;
         }
         self.status.clear();
         let (cookie, offset) = (request.cookie, request.offset);
-        let mut reply = self
-            .replies
-            .block_status(&mut self.status, cookie, offset, len, req_one);
+        let mut reply =
+            self.connection
+                .replies
+                .block_status(&mut self.status, cookie, offset, len, req_one);
         let mut contexts = self.negotiated.contexts.iter().peekable();
         while let Some((id, context)) = contexts.next() {
             reply.begin(id);
@@ -32,7 +33,7 @@ impl Transmission<'_> {
             reply.finish(contexts.peek().is_none());
         }
         let status = std::mem::take(&mut self.status);
-        self.reply(&status);
+        self.answers.add(&status);
         self.status = status;
     }
 
@@ -41,7 +42,10 @@ impl Transmission<'_> {
         self.extents.clear();
         let mut done = 0;
         while done < len && self.extents.len() < most {
-            let mut extent = self.device.extent_at(offset + done, len - done)?;
+            let mut extent = self
+                .connection
+                .device
+                .extent_at(offset + done, len - done)?;
             // A device that breaks its promise of progress must not stop ours.
             extent.len = extent.len.clamp(1, len - done);
             done += extent.len;

@@ -4,7 +4,7 @@ use super::super::limits::DEFERRED_REPLIES;
 use crate::proto::Request;
 
 /// Requests that wait for a flush; a bounded list whose memory is kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Deferred {
     requests: Vec<Request>,
 }
@@ -36,9 +36,7 @@ impl Deferred {
         self.requests.iter()
     }
 
-    /// The list without its requests.
-    pub(super) fn emptied(mut self) -> Self {
+    pub(super) fn clear(&mut self) {
         self.requests.clear();
-        self
     }
 }

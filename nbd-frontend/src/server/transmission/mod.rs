@@ -3,38 +3,46 @@
 //!
 //! One call receives what is there, every whole request in it is executed inline, and one call
 //! sends the replies. Payloads are written from the receive buffer and read into the send buffer.
-//! On reads and writes there is no heap allocation, no lock and no system call but the device's.
+//! On reads and writes there is no heap allocation, no system call but the device's, and no lock
+//! but the one that is taken to send.
 //!
 //! - A payload longer than a piece is handled piece by piece, so memory does not depend on what
 //!   clients ask for.
-//! - A read's header is only committed once its data is there: it can still become an error.
+//! - A read's header is only added once its data is there: it can still become an error.
 //! - Requests that need a flush wait for the end of the batch and share one.
+//! - What would wait for a disk is handed to a worker, if one is free; its answer overtakes others
+//!   or is overtaken ("The server MAY reply to requests in any order").
 
 #[cfg(test)]
 mod alloc_free;
+mod answers;
 mod block_status;
 mod deferred;
+mod holes;
+mod job;
 mod read;
 mod write;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use usnap_engine::device::{BlockDevice, Extent};
+use usnap_engine::device::{Attempt, Extent};
 
+use self::answers::Answers;
 use self::deferred::Deferred;
-use super::channel::Channel;
-use super::counters::Tally;
-use super::errno::errno_of;
-use super::limits::{LOGGED_ERRORS, PIECE_BYTES};
+use self::job::Work;
+use self::read::Patience;
+use super::backlog::Pending;
+use super::connection::Connection;
+use super::limits::PIECE_BYTES;
 use super::receiver::Receiver;
 use super::sender::Sender;
 use super::shared::Shared;
-use crate::proto::{
-    Decoded, Errno, Fatal, MAX_ERROR_REPLY, MAX_REPLY_HEADER, Negotiated, Replies, ReplyStyle,
-    Request, RequestKind,
-};
+use crate::proto::{Decoded, Errno, Fatal, Negotiated, Request, RequestKind};
+
+pub(super) use self::job::Job;
 
 /// Why transmission ended.
 #[derive(Debug)]
@@ -87,19 +95,14 @@ impl From<io::Error> for End {
 /// A connection in transmission.
 pub(super) struct Transmission<'a> {
     shared: &'a Shared,
-    id: u64,
-    channel: &'a Channel,
+    connection: &'a Arc<Connection>,
     negotiated: &'a Negotiated,
-    device: &'a dyn BlockDevice,
-    replies: Replies,
     receiver: Receiver,
-    sender: Sender,
+    answers: Answers<'a>,
     deferred: Deferred,
     /// Kept from one block status to the next, so that they seldom allocate.
     extents: Vec<Extent>,
     status: Vec<u8>,
-    tally: Tally,
-    logged_errors: u32,
     /// The server was ending when the requests in the buffer came in.
     closing: bool,
 }
@@ -111,26 +114,20 @@ impl<'a> Transmission<'a> {
     /// `TooEarly` if that is too much.
     pub(super) fn new(
         shared: &'a Shared,
-        id: u64,
-        channel: &'a Arc<Channel>,
+        connection: &'a Arc<Connection>,
         negotiated: &'a Negotiated,
-        device: &'a Arc<dyn BlockDevice>,
+        sender: &'a mut Sender,
         early: &[u8],
     ) -> Result<Self, End> {
         Ok(Self {
             shared,
-            id,
-            channel,
+            connection,
             negotiated,
-            device: &**device,
-            replies: negotiated.replies(),
             receiver: Receiver::new(early).ok_or(End::TooEarly)?,
-            sender: Sender::new(),
+            answers: Answers::new(connection, sender),
             deferred: Deferred::new(),
             extents: Vec::new(),
             status: Vec::new(),
-            tally: Tally::default(),
-            logged_errors: 0,
             closing: false,
         })
     }
@@ -146,7 +143,8 @@ impl<'a> Transmission<'a> {
         if !matches!(end, End::Broken(_) | End::ReadFailed) {
             drop(self.answer());
         }
-        self.shared.counters.add(&mut self.tally);
+        self.connection.backlog.wait_until_empty();
+        self.connection.counters.add(&mut self.answers.tally);
         end
     }
 
@@ -167,12 +165,10 @@ impl<'a> Transmission<'a> {
                         // Only the cookie and the offset play a part in the answer.
                         kind: RequestKind::Flush,
                     };
-                    self.fail(&request, refused.errno, refused.message);
+                    self.answers.fail(&request, refused.errno, refused.message);
                 }
             }
-            if self.sender.is_full() {
-                self.sender.send(self.channel)?;
-            }
+            self.answers.make_room()?;
         }
         self.answer()?;
         self.receive()
@@ -180,7 +176,13 @@ impl<'a> Transmission<'a> {
 
     fn execute(&mut self, request: &Request) -> Result<(), End> {
         match request.kind {
-            RequestKind::Read { len, dont_fragment } => self.read(request, len, dont_fragment),
+            RequestKind::Read { len, dont_fragment } => {
+                let patience = Patience::None;
+                match self.answers.read(request, len, dont_fragment, patience)? {
+                    Attempt::Done => Ok(()),
+                    Attempt::WouldBlock => self.hand_over(Work::Read(*request)),
+                }
+            }
             RequestKind::Write { len, fua } => self.write(request, len, fua),
             RequestKind::Flush => self.succeed_after_flush(request),
             RequestKind::Trim { len, fua } => self.trim(request, len, fua),
@@ -190,12 +192,22 @@ impl<'a> Transmission<'a> {
                 no_hole,
                 fast_zero,
             } => self.write_zeroes(request, len, fua, no_hole, fast_zero),
-            RequestKind::Cache { len } => self.cache(request, len),
+            RequestKind::Cache { .. } => self.hand_over(Work::Read(*request)),
             RequestKind::BlockStatus { len, req_one } => {
                 self.block_status(request, len, req_one);
                 Ok(())
             }
             RequestKind::Disconnect => Err(End::Disconnected),
+        }
+    }
+
+    /// Has a worker do it, or does it if none is free.
+    #[cold]
+    fn hand_over(&mut self, work: Work) -> Result<(), End> {
+        let pending = Pending::new(self.connection);
+        match self.shared.workers.submit(Job { pending, work }) {
+            Ok(()) => Ok(()),
+            Err(job) => self.answers.perform(&job.work),
         }
     }
 
@@ -209,31 +221,31 @@ impl<'a> Transmission<'a> {
             return Err(End::Disconnected);
         }
         self.drain(u64::from(request.payload_len()))?;
-        self.fail(request, Errno::Shutdown, "the server is shutting down");
+        let message = "the server is shutting down";
+        self.answers.fail(request, Errno::Shutdown, message);
         Ok(())
     }
 
     /// Sends all answers that are owed.
     fn answer(&mut self) -> Result<(), End> {
         self.settle()?;
-        // Counted first: who has an answer finds its request counted.
-        self.shared.counters.add(&mut self.tally);
-        self.sender.send(self.channel)?;
+        self.answers.send()?;
         Ok(())
     }
 
     /// Waits for more requests, between two of them or in the middle of a header.
     fn receive(&mut self) -> Result<(), End> {
+        let channel = &self.connection.channel;
         let between_requests = self.receiver.buffered().is_empty();
         if between_requests {
-            self.channel.set_waiting(true);
+            channel.set_waiting(true);
             if self.shared.shutdown.is_closing() {
-                self.channel.end_input();
+                channel.end_input();
             }
         }
-        let count = self.receiver.receive(self.channel)?;
+        let count = self.receiver.receive(channel)?;
         if between_requests {
-            self.channel.set_waiting(false);
+            channel.set_waiting(false);
         }
         self.closing = self.shared.shutdown.is_closing();
         match count {
@@ -241,21 +253,6 @@ impl<'a> Transmission<'a> {
             0 => Err(End::Truncated),
             _ => Ok(()),
         }
-    }
-
-    /// Answers with success.
-    #[inline]
-    fn succeed(&mut self, request: &Request) {
-        let mut buf = [0; MAX_REPLY_HEADER];
-        // "MAY use either a simple reply or a structured reply to all other requests" (proto.md,
-        // "Structured reply chunk message"); clients receive the shorter one in fewer calls.
-        let replies = match (self.replies.style(), request.kind) {
-            (ReplyStyle::Structured, RequestKind::Read { .. }) => self.replies,
-            (ReplyStyle::Structured, _) => Replies::new(ReplyStyle::Simple),
-            _ => self.replies,
-        };
-        let len = replies.done(&mut buf, request.cookie, request.offset);
-        self.reply(&buf[..len]);
     }
 
     /// Answers with success as soon as everything written so far is durable.
@@ -273,87 +270,22 @@ impl<'a> Transmission<'a> {
         if fua {
             return self.succeed_after_flush(request);
         }
-        self.succeed(request);
+        self.answers.succeed(request);
         Ok(())
     }
 
-    /// Answers with an error.
-    #[cold]
-    fn fail(&mut self, request: &Request, errno: Errno, message: &str) {
-        let mut buf = [0; MAX_ERROR_REPLY];
-        let len = self
-            .replies
-            .error(&mut buf, request.cookie, request.offset, errno, message);
-        self.tally.errors += 1;
-        self.reply(&buf[..len]);
-    }
-
-    /// Answers with the device's error.
-    #[cold]
-    fn fail_with(&mut self, request: &Request, error: &usnap_engine::Error) {
-        let (errno, message) = self.judge(request, error);
-        self.fail(request, errno, message);
-    }
-
-    /// Logs a device's error and says what it is on the wire.
-    #[cold]
-    fn judge(&mut self, request: &Request, error: &usnap_engine::Error) -> (Errno, &'static str) {
-        let fast = matches!(
-            request.kind,
-            RequestKind::WriteZeroes {
-                fast_zero: true,
-                ..
-            }
-        );
-        let (errno, message) = errno_of(error.kind(), fast);
-        if errno == Errno::Io && self.logged_errors < LOGGED_ERRORS {
-            self.logged_errors += 1;
-            let rest = if self.logged_errors == LOGGED_ERRORS {
-                ", not logging more"
-            } else {
-                ""
-            };
-            tracing::warn!(
-                connection = self.id,
-                ?error,
-                "answering with an I/O error{rest}"
-            );
-        } else {
-            tracing::debug!(connection = self.id, ?error, %errno, "answering with an error");
-        }
-        (errno, message)
-    }
-
-    /// Flushes the device once for all requests that wait for it, and answers them.
+    /// Sees to the flush that some requests wait for, if any do.
     fn settle(&mut self) -> Result<(), End> {
         if self.deferred.is_empty() {
             return Ok(());
         }
-        if self.sender.is_full() {
-            self.sender.send(self.channel)?;
+        if self.connection.slow_flush.load(Ordering::Relaxed) {
+            let deferred = std::mem::replace(&mut self.deferred, Deferred::new());
+            return self.hand_over(Work::Flush(deferred));
         }
-        let result = self.device.flush();
-        let deferred = std::mem::take(&mut self.deferred);
-        let judged = result
-            .err()
-            .zip(deferred.first())
-            .map(|(e, first)| self.judge(first, &e));
-        for request in deferred.iter() {
-            match judged {
-                None => self.succeed(request),
-                Some((errno, message)) => self.fail(request, errno, message),
-            }
-        }
-        self.deferred = deferred.emptied();
+        self.answers.settle(&self.deferred)?;
+        self.deferred.clear();
         Ok(())
-    }
-
-    /// Adds a whole reply to what will be sent.
-    #[inline]
-    fn reply(&mut self, bytes: &[u8]) {
-        self.sender.room()[..bytes.len()].copy_from_slice(bytes);
-        self.sender.commit(bytes.len());
-        self.tally.requests += 1;
     }
 }
 

@@ -1,12 +1,21 @@
-//! Requests that send or look at contents.
+//! Sending contents: straight from the device into the send buffer, zeros as holes.
 
 use usnap_engine::Result as DeviceResult;
+use usnap_engine::device::Attempt;
 
-use super::super::limits::{
-    CACHE_BYTES, PIECE_BYTES, SPARSE_HOLE_BYTES, SPARSE_READ_BYTES, SPARSE_READ_EXTENTS,
-};
-use super::{End, Transmission, piece_len};
-use crate::proto::{Errno, MAX_ERROR_REPLY, MAX_REPLY_HEADER, ReplyStyle, Request};
+use super::answers::Answers;
+use super::{End, holes, piece_len};
+use crate::proto::{Errno, MAX_REPLY_HEADER, ReplyStyle, Request};
+use crate::server::limits::{CACHE_BYTES, PIECE_BYTES, SPARSE_READ_BYTES};
+
+/// Whether a read may wait for a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Better not: others are in line.
+    None,
+    /// As long as it takes.
+    Wait,
+}
 
 /// A part of a read's range, in bytes.
 #[derive(Clone, Copy)]
@@ -17,71 +26,70 @@ struct Part {
     last: bool,
 }
 
-impl Transmission<'_> {
-    /// Sends `len` bytes from the request's offset.
+impl Answers<'_> {
+    /// Answers with `len` bytes from the request's offset. `WouldBlock` only without patience, and
+    /// then nothing was answered. A read longer than a piece always waits.
+    #[inline]
     pub(super) fn read(
         &mut self,
         request: &Request,
         len: u32,
         dont_fragment: bool,
-    ) -> Result<(), End> {
+        patience: Patience,
+    ) -> Result<Attempt, End> {
         if len == 0 {
             self.succeed(request);
-            return Ok(());
+            return Ok(Attempt::Done);
         }
-        let fits = len <= PIECE_BYTES;
-        match self.replies.style() {
-            ReplyStyle::Simple if !fits => return self.read_simple_in_pieces(request, len),
-            ReplyStyle::Structured | ReplyStyle::Extended if dont_fragment && !fits => {
-                // "The server MUST support unfragmented reads in which the client's request length
-                // does not exceed 65,536 bytes" (proto.md, "Structured replies"): no longer ones.
-                self.fail(
-                    request,
-                    Errno::Overflow,
-                    "too long for a reply in one piece",
-                );
-                return Ok(());
-            }
-            ReplyStyle::Structured | ReplyStyle::Extended if !dont_fragment => {
-                return self.read_in_pieces(request, len);
-            }
-            _ => {}
+        if len > PIECE_BYTES {
+            self.read_long(request, len, dont_fragment)?;
+            return Ok(Attempt::Done);
         }
         let whole = Part {
             offset: request.offset,
             len,
             last: true,
         };
-        match self.add_data(request, whole) {
-            Ok(()) => self.count_read(len),
+        let chunks = !dont_fragment && self.replies().style().has_chunks();
+        match self.add_part(request, whole, chunks, patience) {
+            Ok(Attempt::WouldBlock) => return Ok(Attempt::WouldBlock),
+            Ok(Attempt::Done) => self.count_read(len),
             Err(error) => self.fail_with(request, &error),
         }
-        Ok(())
+        Ok(Attempt::Done)
     }
 
-    /// Sends as many chunks as there are pieces, and holes as holes.
-    fn read_in_pieces(&mut self, request: &Request, len: u32) -> Result<(), End> {
+    /// Answers a read that is longer than a piece.
+    #[cold]
+    fn read_long(&mut self, request: &Request, len: u32, dont_fragment: bool) -> Result<(), End> {
+        match self.replies().style() {
+            ReplyStyle::Simple => self.read_long_simple(request, len),
+            ReplyStyle::Structured | ReplyStyle::Extended if dont_fragment => {
+                // "The server MUST support unfragmented reads in which the client's request length
+                // does not exceed 65,536 bytes" (proto.md, "Size constraints"): no longer ones.
+                let message = "too long for a reply in one piece";
+                self.fail(request, Errno::Overflow, message);
+                Ok(())
+            }
+            ReplyStyle::Structured | ReplyStyle::Extended => self.read_long_chunks(request, len),
+        }
+    }
+
+    /// Answers with as many chunks as there are pieces, or more.
+    fn read_long_chunks(&mut self, request: &Request, len: u32) -> Result<(), End> {
         let end = request.offset + u64::from(len);
         let mut offset = request.offset;
         while offset < end {
-            if self.sender.is_full() {
-                self.sender.send(self.channel)?;
-            }
+            self.make_room()?;
             let left = end - offset;
-            let len = piece_len(offset, left, self.negotiated.export.preferred_block_bytes);
+            let len = piece_len(offset, left, self.connection.preferred_block_bytes);
             let part = Part {
                 offset,
                 len,
                 last: u64::from(len) == left,
             };
-            let result = if len >= SPARSE_READ_BYTES {
-                self.add_sparse(request, part)
-            } else {
-                self.add_data(request, part)
-                    .map_err(|error| (offset, error))
-            };
-            if let Err((at, error)) = result {
-                self.fail_at(request, at, &error);
+            if let Err(error) = self.add_part(request, part, true, Patience::Wait) {
+                self.fail_at(request, offset, &error);
                 return Ok(());
             }
             offset += u64::from(len);
@@ -90,127 +98,83 @@ impl Transmission<'_> {
         Ok(())
     }
 
-    /// Sends a long read as one simple reply. Behind its header there is no way to report an
-    /// error but to close ("the server MUST initiate a hard disconnect", proto.md, "Simple reply
-    /// message"), so the first piece is read before it is sent.
-    fn read_simple_in_pieces(&mut self, request: &Request, len: u32) -> Result<(), End> {
-        let block = self.negotiated.export.preferred_block_bytes;
-        let first_len = piece_len(request.offset, len.into(), block);
+    /// Answers with one simple reply. If there is an error behind its header, "the server MUST
+    /// immediately initiate a hard disconnect; it MUST NOT send any further data to the client"
+    /// (proto.md, "Request types"); so the first piece is read before anything is sent.
+    fn read_long_simple(&mut self, request: &Request, len: u32) -> Result<(), End> {
+        let block = self.connection.preferred_block_bytes;
+        let mut done = piece_len(request.offset, len.into(), block);
         let first = Part {
             offset: request.offset,
-            len: first_len,
+            len: done,
             last: false,
         };
-        if let Err(error) = self.add_data(request, first) {
+        if let Err(error) = self.add_part(request, first, false, Patience::Wait) {
             self.fail_with(request, &error);
             return Ok(());
         }
-        let mut done = first_len;
+        // Nobody else may send before the reply is whole.
+        let connection = self.connection;
+        let mut output = connection.channel.output();
         while done < len {
-            self.sender.send(self.channel)?;
+            self.sender.send_part(&mut output)?;
             let offset = request.offset + u64::from(done);
-            let piece_len = piece_len(offset, u64::from(len - done), block);
-            let piece = piece_len as usize;
-            if let Err(error) = self
-                .device
-                .read_at(&mut self.sender.room()[..piece], offset)
-            {
+            let piece = piece_len(offset, u64::from(len - done), block);
+            let room = &mut self.sender.room()[..piece as usize];
+            if let Err(error) = connection.device.read_at(room, offset) {
+                output.give_up();
                 self.judge(request, &error);
                 return Err(End::ReadFailed);
             }
-            self.sender.commit(piece);
-            done += piece_len;
+            self.sender.commit(piece as usize);
+            done += piece;
         }
+        self.sender.send_part(&mut output)?;
         self.count_read(len);
         Ok(())
     }
 
-    /// Adds a part: holes of some length as such, everything else as data. An error comes with the
-    /// offset at which it happened; what was added before it is right.
-    fn add_sparse(
+    /// Adds a part, or nothing if it can't be had. With `chunks`, long runs of zeros become holes.
+    #[inline]
+    fn add_part(
         &mut self,
         request: &Request,
         part: Part,
-    ) -> Result<(), (u64, usnap_engine::Error)> {
-        let end = part.offset + u64::from(part.len);
-        // Everything before `data` was added, from there to `offset` is data.
-        let (mut data, mut offset) = (part.offset, part.offset);
-        for _ in 0..SPARSE_READ_EXTENTS {
-            if offset == end {
-                break;
-            }
-            // Who can't tell holes may still be able to read.
-            let Ok(extent) = self.device.extent_at(offset, end - offset) else {
-                break;
-            };
-            let len = extent.len.clamp(1, end - offset);
-            if extent.zero && len >= SPARSE_HOLE_BYTES {
-                self.add_data_between(request, data, offset, false)
-                    .map_err(|e| (data, e))?;
-                self.add_hole(request, offset, len, part.last && offset + len == end);
-                offset += len;
-                data = offset;
-            } else {
-                offset += len;
-            }
-        }
-        self.add_data_between(request, data, end, part.last)
-            .map_err(|error| (data, error))
-    }
-
-    fn add_data_between(
-        &mut self,
-        request: &Request,
-        offset: u64,
-        end: u64,
-        last: bool,
-    ) -> DeviceResult<()> {
-        match short(end - offset) {
-            0 => Ok(()),
-            len => self.add_data(request, Part { offset, len, last }),
-        }
-    }
-
-    /// Adds a data chunk (or the header and data of a simple reply), or nothing at an error.
-    #[inline]
-    fn add_data(&mut self, request: &Request, part: Part) -> DeviceResult<()> {
+        chunks: bool,
+        patience: Patience,
+    ) -> DeviceResult<Attempt> {
         let mut header = [0; MAX_REPLY_HEADER];
-        let header_len = self.replies.read_data_header(
-            &mut header,
-            (request.cookie, request.offset),
-            part.offset,
-            part.len,
-            part.last,
-        );
-        let (head, data) = self.sender.room().split_at_mut(header_len);
-        self.device
-            .read_at(&mut data[..part.len as usize], part.offset)?;
-        head.copy_from_slice(&header[..header_len]);
-        self.sender.commit(header_len + part.len as usize);
-        Ok(())
-    }
-
-    fn add_hole(&mut self, request: &Request, offset: u64, len: u64, last: bool) {
-        let mut buf = [0; MAX_REPLY_HEADER];
-        let request = (request.cookie, request.offset);
-        let len = self
-            .replies
-            .read_hole(&mut buf, request, offset, short(len), last);
-        self.sender.room()[..len].copy_from_slice(&buf[..len]);
-        self.sender.commit(len);
-    }
-
-    /// Answers a read that failed at `offset`; what was sent before it holds.
-    #[cold]
-    fn fail_at(&mut self, request: &Request, offset: u64, error: &usnap_engine::Error) {
-        let (errno, message) = self.judge(request, error);
-        let mut buf = [0; MAX_ERROR_REPLY];
-        let (cookie, start) = (request.cookie, request.offset);
-        let len = self
-            .replies
-            .error_at(&mut buf, cookie, start, errno, message, offset);
-        self.tally.errors += 1;
-        self.reply(&buf[..len]);
+        let id = (request.cookie, request.offset);
+        let replies = self.replies();
+        let header_len =
+            replies.read_data_header(&mut header, id, part.offset, part.len, part.last);
+        let room = self.sender.room();
+        let data = &mut room[header_len..header_len + part.len as usize];
+        match patience {
+            Patience::None => {
+                if self.connection.device.try_read_at(data, part.offset)? == Attempt::WouldBlock {
+                    return Ok(Attempt::WouldBlock);
+                }
+            }
+            Patience::Wait => self.connection.device.read_at(data, part.offset)?,
+        }
+        let added = if chunks
+            && part.len >= SPARSE_READ_BYTES
+            && let Some(first) = holes::next(data, 0, part.offset)
+        {
+            let layout = holes::Layout {
+                replies,
+                id,
+                offset: part.offset,
+                last: part.last,
+            };
+            layout.leave_out(room, header_len, part.len as usize, first)
+        } else {
+            room[..header_len].copy_from_slice(&header[..header_len]);
+            header_len + part.len as usize
+        };
+        self.sender.commit(added);
+        Ok(Attempt::Done)
     }
 
     fn count_read(&mut self, len: u32) {
@@ -220,32 +184,22 @@ impl Transmission<'_> {
 
     /// Reads ahead: into the page cache, or whatever the device has.
     ///
-    /// "Even when this command reports success, there is no guarantee" (proto.md, "Request
-    /// types"), so a range that no cache would hold is only begun.
-    pub(super) fn cache(&mut self, request: &Request, len: u64) -> Result<(), End> {
-        let block = self.negotiated.export.preferred_block_bytes;
+    /// "Even when this command reports success, there is no guarantee of an actual performance
+    /// gain" (proto.md, "Request types"), so a range that no cache would hold is only begun.
+    pub(super) fn cache(&mut self, request: &Request, len: u64) {
         let len = len.min(CACHE_BYTES);
         let mut done = 0;
         while done < len {
             let offset = request.offset + done;
-            let piece_len = piece_len(offset, len - done, block);
-            let piece = piece_len as usize;
+            let piece = piece_len(offset, len - done, self.connection.preferred_block_bytes);
             // The room is free to use: nothing of it is committed.
-            if let Err(error) = self
-                .device
-                .read_at(&mut self.sender.room()[..piece], offset)
-            {
+            let room = &mut self.sender.room()[..piece as usize];
+            if let Err(error) = self.connection.device.read_at(room, offset) {
                 self.fail_with(request, &error);
-                return Ok(());
+                return;
             }
-            done += u64::from(piece_len);
+            done += u64::from(piece);
         }
         self.succeed(request);
-        Ok(())
     }
-}
-
-/// The length of something inside a piece.
-fn short(len: u64) -> u32 {
-    u32::try_from(len).unwrap_or(PIECE_BYTES)
 }

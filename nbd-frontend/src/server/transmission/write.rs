@@ -2,9 +2,9 @@
 
 use usnap_engine::device::ZeroFlags;
 
-use super::super::limits::WINDOW_BYTES;
 use super::{End, Transmission, piece_len};
 use crate::proto::Request;
+use crate::server::limits::WINDOW_BYTES;
 
 impl Transmission<'_> {
     /// Writes the payload that follows, whose end may not have come yet.
@@ -19,6 +19,7 @@ impl Transmission<'_> {
             // Behind an error the payload is still to be received, and nothing more written.
             if result.is_ok() {
                 result = self
+                    .connection
                     .device
                     .write_at(&self.receiver.buffered()[..piece], offset);
             }
@@ -27,11 +28,11 @@ impl Transmission<'_> {
         }
         match result {
             Ok(()) => {
-                self.tally.written_bytes += u64::from(len);
+                self.answers.tally.written_bytes += u64::from(len);
                 self.succeed_with(request, fua)
             }
             Err(error) => {
-                self.fail_with(request, &error);
+                self.answers.fail_with(request, &error);
                 Ok(())
             }
         }
@@ -39,9 +40,9 @@ impl Transmission<'_> {
 
     pub(super) fn trim(&mut self, request: &Request, len: u64, fua: bool) -> Result<(), End> {
         if len > 0
-            && let Err(error) = self.device.discard_at(request.offset, len)
+            && let Err(error) = self.connection.device.discard_at(request.offset, len)
         {
-            self.fail_with(request, &error);
+            self.answers.fail_with(request, &error);
             return Ok(());
         }
         self.succeed_with(request, fua)
@@ -60,9 +61,9 @@ impl Transmission<'_> {
             fast: fast_zero,
         };
         if len > 0
-            && let Err(error) = self.device.zero_at(request.offset, len, flags)
+            && let Err(error) = self.connection.device.zero_at(request.offset, len, flags)
         {
-            self.fail_with(request, &error);
+            self.answers.fail_with(request, &error);
             return Ok(());
         }
         self.succeed_with(request, fua)
@@ -91,11 +92,11 @@ impl Transmission<'_> {
         if missing == 0 {
             return Ok(());
         }
-        if !self.deferred.is_empty() && self.channel.available_bytes() < missing as u64 {
+        if !self.deferred.is_empty() && self.connection.channel.available_bytes() < missing as u64 {
             self.settle()?;
         }
-        self.sender.send(self.channel)?;
-        self.receiver.receive_exact(self.channel, len)?;
+        self.answers.send()?;
+        self.receiver.receive_exact(&self.connection.channel, len)?;
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! A device that records what is asked of it, and fails, blocks or panics when it is told to.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use usnap_engine::device::{BlockDevice, Extent, MemDevice, ZeroFlags};
+use usnap_engine::device::{Attempt, BlockDevice, Extent, MemDevice, ZeroFlags};
 use usnap_engine::{Error, ErrorKind, Result};
 
 /// A call of a device's method.
@@ -40,6 +41,8 @@ pub(crate) struct TestDevice {
     calls: Mutex<Vec<Call>>,
     hook: Hook,
     read_only: bool,
+    /// Nothing can be read without waiting.
+    pub(crate) cold: AtomicBool,
 }
 
 impl TestDevice {
@@ -57,6 +60,7 @@ impl TestDevice {
             calls: Mutex::default(),
             hook: Box::new(hook),
             read_only: false,
+            cold: AtomicBool::new(false),
         })
     }
 
@@ -66,6 +70,7 @@ impl TestDevice {
             calls: Mutex::default(),
             hook: Box::new(|_| None),
             read_only: true,
+            cold: AtomicBool::new(false),
         })
     }
 
@@ -96,6 +101,13 @@ impl BlockDevice for TestDevice {
         let len = buf.len() as u64;
         self.call(Call::Read { offset, len })?;
         self.memory.read_at(buf, offset)
+    }
+
+    fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<Attempt> {
+        if self.cold.load(Ordering::Relaxed) {
+            return Ok(Attempt::WouldBlock);
+        }
+        self.read_at(buf, offset).map(|()| Attempt::Done)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
