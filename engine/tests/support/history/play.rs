@@ -1,7 +1,7 @@
 //! Plays a history: each step on the engine and on plain vectors, and after each step everything
 //! that can be seen from outside compared.
 
-use usnap_engine::device::{BlockDevice, ZeroFlags};
+use usnap_engine::device::{Attempt, BlockDevice, ZeroFlags};
 use usnap_engine::{ErrorKind, Result as EngineResult, Snapshot};
 
 use super::backing::{Backing, InMemory, OnFiles};
@@ -90,6 +90,7 @@ impl Player<'_> {
         match operation {
             Operation::Read(span) => {
                 let (offset, len) = range(span);
+                self.try_read(offset, len)?;
                 self.compare_range(offset, len)
             }
             Operation::Write(span) => {
@@ -198,6 +199,18 @@ impl Player<'_> {
                 wanted[i]
             )),
         }
+    }
+
+    /// A read that may not wait either does not happen or is right.
+    fn try_read(&self, offset: u64, len: u64) -> Result<(), String> {
+        let start = usize::try_from(offset).expect("small");
+        let mut found = vec![0xa5; usize::try_from(len).expect("small")];
+        let attempt = self.snapshot().try_read_at(&mut found, offset);
+        let attempt = attempt.map_err(|e| format!("{e:?}"))?;
+        let wanted = &self.expected.content[start..start + found.len()];
+        check(attempt == Attempt::WouldBlock || found == wanted, || {
+            format!("without waiting, {offset}+{len} reads something else")
+        })
     }
 
     /// Block status covers the range, never says zero where the content isn't, and names the COW
