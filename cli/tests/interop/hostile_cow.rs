@@ -1,13 +1,15 @@
 //! COW files that nobody's writer made, or that are damaged: each is refused or judged in words,
 //! within little memory, and not changed by a byte.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use usnap_test_support::cow_bytes::{Header, store};
 use usnap_test_support::lab::{Untouched, text, write_file};
 use usnap_test_support::tool::Output;
-use usnap_test_support::{Need, Rng, Scratch, Tool, missing};
+use usnap_test_support::{GIB, Need, Rng, Scratch, Tool, missing};
 
 use crate::LAB;
 use crate::data::origin_with_a_hole;
@@ -245,6 +247,32 @@ fn judge(scratch: &Scratch, origin: &str, case: &Case) -> Result<()> {
         }
     }
     untouched.verify()
+}
+
+#[test]
+fn chunks_of_1_gib_are_refused_even_where_the_file_could_hold_them() -> Result<()> {
+    if missing(&[Need::Program("prlimit")])? {
+        return Ok(());
+    }
+    let scratch = LAB.scratch("gib")?;
+    let (origin, _) = origin_with_a_hole(&scratch)?;
+    let cow = scratch.sparse_file("hostile.cow", 4 * GIB)?;
+    let header = store(Header::valid(1 << 21), 16, &[], 16);
+    let file = OpenOptions::new().write(true).open(&cow)?;
+    file.write_all_at(&header, 0)?;
+    file.sync_all()?;
+    let before = file.metadata()?;
+    let cow = text(&cow)?;
+    is_refusal(&serve(&scratch, text(&origin)?, cow)?, &[cow, "chunk size"])?;
+    for look in ["status", "check", "dump"] {
+        is_refusal(&limited(&[look, cow])?, &[cow, "chunk size"])?;
+    }
+    let after = file.metadata()?;
+    ensure!(
+        before.modified()? == after.modified()? && before.len() == after.len(),
+        "changed"
+    );
+    Ok(())
 }
 
 #[test]
