@@ -46,7 +46,7 @@ complete -c usnap -n "__fish_usnap_using_subcommand serve" -l cow -d 'Keep the c
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l cow-size -d 'Size of a COW file that is created; it is sparse [default: what can never be full]' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l chunk-size -d 'Unit of copying of a COW that is created, a power of two [default: 4K]' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l label -d 'Text of at most 64 bytes for a COW file that is created; status shows it' -r
-complete -c usnap -n "__fish_usnap_using_subcommand serve" -l ram-limit -d 'Memory that changes may take with --transient [default: half of the machine\'s]' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l ram-limit -d 'Memory that changes may take with --transient [default: half of what there is]' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l durability -d 'What makes a change durable: the client\'s flush, or every write as the kernel does' -r -f -a "flush\t'A flush, FUA, the commit interval'
 every-write\t'Every write waits until it is durable'"
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l commit-interval -d 'Commit changes that wait for longer than this many seconds; 0 for never' -r

@@ -40,6 +40,11 @@ impl Failure {
         }
     }
 
+    /// Whether there is nothing to be said.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.error.is_none()
+    }
+
     /// The failure of an operation on nothing but values that were typed: a usage error where the
     /// engine says that they make no sense.
     pub(crate) fn of_typed(error: usnap_engine::Error) -> Self {

@@ -19,13 +19,21 @@ pub(crate) fn runtime_dir() -> Option<PathBuf> {
 /// Makes a new folder, mode 0700, with a name nobody can guess, below the runtime folder or the
 /// temporary one; it is removed when dropped. A socket called `name` fits in it.
 pub(crate) fn create_random(name: &str) -> io::Result<TempDir> {
-    let places = [
-        runtime_dir(),
-        Some(std::env::temp_dir()),
-        Some(PathBuf::from("/tmp")),
-    ];
+    create_below(runtime_dir().into_iter().chain(temporary_dirs()), name)
+}
+
+/// The same below the temporary folder, for larger files beside the socket.
+pub(crate) fn create_temporary(name: &str) -> io::Result<TempDir> {
+    create_below(temporary_dirs().into_iter(), name)
+}
+
+fn temporary_dirs() -> [PathBuf; 2] {
+    [std::env::temp_dir(), PathBuf::from("/tmp")]
+}
+
+fn create_below(places: impl Iterator<Item = PathBuf>, name: &str) -> io::Result<TempDir> {
     let mut failure = None;
-    for place in places.into_iter().flatten() {
+    for place in places {
         match private().tempdir_in(&place) {
             Ok(dir) if dir.path().join(name).as_os_str().len() <= MAX_SOCKET_PATH => {
                 return Ok(dir);
@@ -94,6 +102,23 @@ mod tests {
         assert!(is_private(&path).unwrap());
         drop(dir);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_place_with_too_long_a_path_is_passed_over() {
+        let long = tempfile::tempdir().unwrap();
+        let deep = long.path().join("x".repeat(100));
+        std::fs::create_dir(&deep).unwrap();
+        let short = tempfile::tempdir_in("/tmp").unwrap();
+        let places = [deep.clone(), short.path().to_path_buf()];
+        let dir = create_below(places.into_iter(), "socket").unwrap();
+        assert!(
+            dir.path().starts_with(short.path()),
+            "{}",
+            dir.path().display()
+        );
+        assert_eq!(std::fs::read_dir(&deep).unwrap().count(), 0);
+        assert!(create_below([deep].into_iter(), "socket").is_err());
     }
 
     #[test]

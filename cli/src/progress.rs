@@ -35,6 +35,9 @@ impl Progress {
     /// Says how many units are done.
     pub(crate) fn set(&mut self, done: u64) {
         if let Some(bar) = &self.bar {
+            if self.total.is_none() {
+                bar.set_message(line(&self.what, self.unit, done, None));
+            }
             bar.set_position(done);
             return;
         }

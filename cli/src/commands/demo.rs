@@ -19,6 +19,7 @@ use crate::commands::{dump, run as run_command};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
 use crate::output;
+use crate::private_dir;
 
 const IMAGE_MIB: usize = 64;
 const IMAGE_BYTES: usize = IMAGE_MIB << 20;
@@ -45,10 +46,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let folder = tempfile::Builder::new()
-        .prefix("usnap-demo-")
-        .tempdir()
-        .context("cannot make a temporary folder")?;
+    let folder = private_dir::create_temporary(SOCKET).context("cannot make a temporary folder")?;
     std::env::set_current_dir(folder.path()).context("cannot enter the temporary folder")?;
     let shown = show(folder.path(), args.pattern);
     // So that the folder is nobody's current one when it is removed.

@@ -52,7 +52,7 @@ pub(crate) struct Args {
     /// Text of at most 64 bytes for a COW file that is created; status shows it
     #[arg(long, value_name = "TEXT", requires = "cow", help_heading = "Changes")]
     label: Option<String>,
-    /// Memory that changes may take with --transient [default: half of the machine's]
+    /// Memory that changes may take with --transient [default: half of what there is]
     #[arg(long, value_name = "SIZE", value_parser = size_parser(), requires = "transient",
           help_heading = "Changes")]
     ram_limit: Option<u64>,

@@ -10,7 +10,7 @@ use usnap_engine::{Durability, Snapshot, SnapshotOptions};
 use usnap_format::ChunkSize;
 use usnap_nbd::export::Export;
 
-use super::{Changes, CowPlan, Plan};
+use super::{Changes, CowPlan, Plan, memory};
 use crate::failure::{Failure, Result};
 use crate::size;
 
@@ -37,7 +37,7 @@ impl Served {
                 chunk_size,
                 limit_bytes,
             } => {
-                let limit_bytes = limit_bytes.unwrap_or_else(half_of_memory);
+                let limit_bytes = limit_bytes.unwrap_or_else(memory::default_limit_bytes);
                 let origin = Arc::new(origin);
                 let snapshot = Snapshot::transient(origin, *chunk_size, limit_bytes)
                     .map_err(Failure::of_typed)?;
@@ -148,15 +148,4 @@ pub(crate) fn never_full(origin_bytes: u64, chunk_size: ChunkSize) -> Result<u64
             size::human(chunk_size.bytes())
         ))
     })
-}
-
-/// Enough for tests and sandboxes, and the machine lives on when it is used up.
-#[expect(
-    clippy::useless_conversion,
-    reason = "the field has 32 bits on some machines"
-)]
-fn half_of_memory() -> u64 {
-    let info = rustix::system::sysinfo();
-    let total = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit));
-    total / 2
 }

@@ -8,6 +8,7 @@ pub(crate) mod address;
 mod child;
 mod commit_timer;
 mod device;
+mod memory;
 mod parent;
 mod pid_file;
 mod ready;
@@ -59,7 +60,7 @@ pub(crate) struct Plan {
 pub(crate) enum Changes {
     /// To a COW file.
     Cow(CowPlan),
-    /// To memory: half of the machine's where no limit is given.
+    /// To memory: half of what there is, where no limit is given.
     Memory {
         chunk_size: ChunkSize,
         limit_bytes: Option<u64>,

@@ -52,7 +52,11 @@ impl Ready {
     pub(super) fn tell(&self, plan: &Plan) -> Result<Option<PidFile>> {
         let pid_file = plan.pid_file.as_deref().map(PidFile::write).transpose()?;
         match &self.uri {
-            Some(uri) if plan.run.is_none() => output::print(uri)?,
+            // Whoever started us may have gone; clients can come all the same.
+            Some(uri) if plan.run.is_none() => match output::print(uri) {
+                Err(failure) if !failure.is_quiet() => return Err(failure),
+                _ => {}
+            },
             Some(_) => {}
             None => tracing::info!("ready, on a socket that no URI leads to"),
         }
