@@ -200,7 +200,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     println!();
     for (name, tally, time) in &table {
         let ran = *tally != Tally::default();
-        let outcome = if ran { tally.to_string() } else { "not run here".to_owned() };
+        let outcome = if ran {
+            tally.to_string()
+        } else {
+            "not run here".to_owned()
+        };
         println!("{name:<10} {:>6.1} s   {outcome}", time.as_secs_f64());
     }
     for reason in &skips.reasons {

@@ -32,6 +32,11 @@ impl CommitTimer {
             thread: Some(thread),
         })
     }
+
+    /// Stops without waiting for a commit that is under way.
+    pub(super) fn abandon(mut self) {
+        self.thread = None;
+    }
 }
 
 /// Commits once; tells whether it failed. A failure that goes on is said once, not every time.

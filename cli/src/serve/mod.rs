@@ -143,6 +143,10 @@ async fn serve(plan: &Plan, served: &Served) -> Result<ExitCode> {
     } else {
         listen(plan, served, exports, limits, &mut signals).await
     };
+    if signals.interrupted() {
+        timer.into_iter().for_each(CommitTimer::abandon);
+        return result;
+    }
     let committed = signals.or_interrupted(commit(served, timer)).await?;
     // The first failure is told; a commit that failed is never hidden by a child's success.
     match (result, committed) {

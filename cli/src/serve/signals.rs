@@ -9,6 +9,7 @@ use crate::failure::{Failure, Result};
 /// SIGTERM and SIGINT; also SIGHUP, unless whoever started us had it ignored (nohup).
 pub(super) struct Signals {
     signals: Vec<Signal>,
+    interrupted: bool,
 }
 
 impl Signals {
@@ -19,17 +20,28 @@ impl Signals {
             kinds.push(SignalKind::hangup());
         }
         let signals = kinds.into_iter().map(signal).collect::<io::Result<_>>()?;
-        Ok(Self { signals })
+        Ok(Self {
+            signals,
+            interrupted: false,
+        })
     }
 
-    /// The result of `future`, unless another signal comes first.
+    /// The result of `future`, unless another signal comes first; then nothing more is waited for.
     pub(super) async fn or_interrupted<T>(&mut self, future: impl Future<Output = T>) -> Result<T> {
         tokio::select! {
             result = future => Ok(result),
-            () = self.next() => Err(Failure::new(
-                "cannot end in order: told to end at once; what was not flushed may be lost",
-            )),
+            () = self.next() => {
+                self.interrupted = true;
+                Err(Failure::new(
+                    "cannot end in order: told to end at once; what was not flushed may be lost",
+                ))
+            }
         }
+    }
+
+    /// Whether we were told to end at once.
+    pub(super) fn interrupted(&self) -> bool {
+        self.interrupted
     }
 
     /// Waits for the next one.
