@@ -185,13 +185,14 @@ fn go_tells_what_was_asked_for_and_the_size_and_flags_always() {
 
 #[test]
 fn block_sizes_stricter_than_the_default_are_sent_without_being_asked_for() {
-    let mut talk = Talk::new();
-    talk.shelf.exports[0].min_block_bytes = 512;
-    let replies = talk.option(INFO, &info("disk", &[]));
-    assert_eq!(
-        replies[1].1,
-        Bytes::default().u16(3).u32(512).u32(16384).u32(32 << 20).0
-    );
+    for (min, max) in [(512, 32 << 20), (1, 1 << 20)] {
+        let mut talk = Talk::new();
+        talk.shelf.exports[0].min_block_bytes = min;
+        talk.shelf.exports[0].max_payload_bytes = max;
+        let replies = talk.option(INFO, &info("disk", &[]));
+        let expected = Bytes::default().u16(3).u32(min).u32(16384).u32(max).0;
+        assert_eq!(replies[1].1, expected);
+    }
 }
 
 #[test]

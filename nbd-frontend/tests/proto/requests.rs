@@ -435,6 +435,18 @@ fn requests_not_aligned_to_the_minimum_block_are_einval() {
     }
 }
 
+#[test]
+fn a_minimum_block_that_breaks_the_rules_is_made_legal_before_requests_are_held_to_it() {
+    let export = ExportInfo {
+        min_block_bytes: 3,
+        ..full("disk", SIZE)
+    };
+    let it = with(ReplyStyle::Structured, export);
+    assert_eq!(it.export.min_block_bytes, 4);
+    assert_eq!(errno(&it, 0, CACHE, 3, 3), Errno::Inval);
+    assert_eq!(kind(&it, 0, CACHE, 4, 8), RequestKind::Cache { len: 8 });
+}
+
 // Rule 14.
 
 #[test]
