@@ -9,7 +9,7 @@ use usnap_nbd::proto::{
     TransmissionFlags,
 };
 
-use crate::support::wire::{ACK, Bytes, ERR_SHUTDOWN, ERR_UNKNOWN, ERR_UNSUP, option};
+use crate::support::wire::{self, ACK, Bytes, ERR_SHUTDOWN, ERR_UNKNOWN, ERR_UNSUP, option};
 
 const GREETING: &[u8] = b"NBDMAGICIHAVEOPT\0\x03";
 const ERR_TLS_REQD: u32 = 0x8000_0005;
@@ -605,6 +605,42 @@ fn statuses_that_break_the_rules_are_refused() {
         );
     }
     assert!(parse(style, false, vec![0; 3]).is_err());
+}
+
+#[test]
+fn after_extended_headers_go_is_used_even_if_it_was_not_wanted() {
+    let options = ClientOptions {
+        use_go: false,
+        ..options(false, true, &[])
+    };
+    let go = [export_info(), reply(7, ACK, &[])].concat();
+    let it = ready(options, &[GREETING, &reply(11, ACK, &[]), &go]);
+    assert_eq!(it.reply_style, ReplyStyle::Extended);
+}
+
+#[test]
+fn requests_are_the_bytes_that_proto_md_says() {
+    let encode = |style, kind| {
+        let mut buf = [0; 32];
+        let len = session(style)
+            .encode_request(&mut buf, &in_flight(kind))
+            .unwrap();
+        buf[..len].to_vec()
+    };
+    let status = RequestKind::BlockStatus {
+        len: 7,
+        req_one: true,
+    };
+    let fua = RequestKind::Write { len: 7, fua: true };
+    for (kind, flags, command) in [(status, 8, 7), (fua, 1, 1), (RequestKind::Disconnect, 0, 2)] {
+        let len = u32::from(command != 2) * 7;
+        let compact = wire::request(flags, command, 9, 0x1000, len);
+        assert_eq!(encode(ReplyStyle::Structured, kind), compact);
+        // "the flag MUST be set for `NBD_CMD_WRITE`"; it is for no other.
+        let flags = if command == 1 { flags | 32 } else { flags };
+        let extended = wire::extended(flags, command, 9, 0x1000, len.into());
+        assert_eq!(encode(ReplyStyle::Extended, kind), extended);
+    }
 }
 
 #[test]

@@ -198,6 +198,28 @@ mod tests {
     }
 
     #[test]
+    fn a_read_in_more_pieces_than_anybody_needs_is_refused() {
+        let kind = RequestKind::Read {
+            len: 10_000,
+            dont_fragment: false,
+        };
+        let request = Request {
+            kind,
+            ..request(false)
+        };
+        // Every other byte, so that no two pieces touch.
+        let mut reply = Reassembly::new(&request);
+        let mut pieces = (0..5000).map(|n| reply.chunk(&data(1000 + 2 * n, 1, false)));
+        let taken = pieces.by_ref().take_while(Result::is_ok).count();
+        assert_eq!(taken, super::MAX_RANGES);
+        // In order they are one range, however many they are.
+        let mut reply = Reassembly::new(&request);
+        for n in 0..10_000 {
+            assert_eq!(reply.chunk(&data(1000 + n, 1, n == 9999)), Ok(()));
+        }
+    }
+
+    #[test]
     fn a_read_that_must_not_be_fragmented_is_one_chunk() {
         let mut reply = Reassembly::new(&request(true));
         assert_eq!(reply.chunk(&data(1000, 50, false)), Ok(()));
