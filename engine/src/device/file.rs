@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom as Seeker, fallocate};
@@ -27,6 +28,7 @@ pub struct FileDevice {
     /// The size as of the last look: every call of `size_bytes` is one.
     known_size_bytes: AtomicU64,
     can_punch: AtomicBool,
+    punch_tried: OnceLock<()>,
     can_zero_range: AtomicBool,
     can_reserve: AtomicBool,
     can_unshare: AtomicBool,
@@ -84,17 +86,14 @@ impl FileDevice {
     }
 
     fn from_file(file: File, name: String, is_block: bool, read_only: bool) -> Self {
-        // Punching behind the end changes nothing and tells whether it can be done.
-        let end = file.metadata().map_or(0, |m| m.len());
-        let probe = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let can_punch = !read_only && (is_block || fallocate(&file, probe, end, 4096).is_ok());
         let device = Self {
             file,
             name,
             is_block,
             read_only,
             known_size_bytes: AtomicU64::new(0),
-            can_punch: AtomicBool::new(can_punch),
+            can_punch: AtomicBool::new(!read_only),
+            punch_tried: OnceLock::new(),
             can_zero_range: AtomicBool::new(true),
             can_reserve: AtomicBool::new(!is_block),
             can_unshare: AtomicBool::new(!is_block),
@@ -165,6 +164,18 @@ impl FileDevice {
                 }
                 Err(e) => return Err(self.error(verb, offset, len, e.into())),
             }
+        }
+    }
+
+    /// Finds out whether holes can be punched. Behind the end that changes nothing but the file's
+    /// times: so not before somebody asks, since a file that is refused is to stay as it is.
+    fn try_punch(&self) {
+        if self.is_block || self.read_only {
+            return;
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if fallocate(&self.file, flags, self.size_bytes(), 4096).is_err() {
+            self.can_punch.store(false, Ordering::Relaxed);
         }
     }
 
@@ -303,6 +314,9 @@ impl BlockDevice for FileDevice {
 
     fn reserve_at(&self, offset: u64, len: u64) -> Result<()> {
         self.refuse_if_read_only("reserve space on")?;
+        if len == 0 {
+            return Ok(());
+        }
         // glibc's posix_fallocate would write where the filesystem can't; this never does.
         self.try_fallocate(
             &self.can_reserve,
@@ -360,6 +374,7 @@ impl BlockDevice for FileDevice {
     }
 
     fn can_zero_fast(&self) -> bool {
+        self.punch_tried.get_or_init(|| self.try_punch());
         self.can_punch.load(Ordering::Relaxed)
     }
 }
