@@ -142,7 +142,7 @@ fn refuse_if_used(device: &FileDevice) -> Result<()> {
     }
     let context = format!("cannot make a store on {}: it is not empty", device.name());
     Err(Error::new(ErrorKind::Exists, context)
-        .with_hint("nothing was changed; if its content may go, zero its first 64 KiB"))
+        .with_hint("nothing was changed; if its content may go, zero its first 128 KiB"))
 }
 
 fn is_block(metadata: &std::fs::Metadata) -> bool {

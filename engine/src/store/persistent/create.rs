@@ -17,7 +17,19 @@ use crate::num::{SECTOR_LEN, to_usize};
 /// live systems' reset scripts look at.
 const UNUSED_BYTES: u64 = 64 << 10;
 
-/// Whether nothing is on the device yet: zeros where a store or a filesystem would begin.
+/// Filesystems that leave all of that zero: where their magic lies, and what it is.
+const SUPERBLOCKS: [(u64, &[u8]); 6] = [
+    (0x1_0040, b"_BHRfS_M"),
+    (0x1_0034, b"ReIsEr"),
+    (0x1_0000, b"ReIsEr4"),
+    // GFS2; UFS2 of either endianness.
+    (0x1_0000, b"\x01\x16\x19\x70"),
+    (0x1_055c, b"\x19\x01\x54\x19"),
+    (0x1_055c, b"\x19\x54\x01\x19"),
+];
+
+/// Whether nothing is on the device yet: zeros where a store or a filesystem would begin, and no
+/// filesystem that begins later.
 ///
 /// # Errors
 /// `Io`.
@@ -25,7 +37,20 @@ pub(crate) fn is_unused(device: &dyn BlockDevice) -> Result<bool> {
     let len = device.size_bytes().min(UNUSED_BYTES);
     let mut start = vec![0; to_usize(len)];
     device.read_at(&mut start, 0)?;
-    Ok(start.iter().all(|&byte| byte == 0))
+    if start.iter().any(|&byte| byte != 0) {
+        return Ok(false);
+    }
+    for (offset, magic) in SUPERBLOCKS {
+        let mut found = vec![0; magic.len()];
+        let end = offset + found.len() as u64;
+        if end <= device.size_bytes() {
+            device.read_at(&mut found, offset)?;
+            if found == magic {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Writes an empty store to an unused device.
