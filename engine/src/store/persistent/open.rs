@@ -79,9 +79,17 @@ pub(super) fn load(
         ));
     };
     let max_seen = order.max();
-    if let Some(twice) = order.find_duplicate() {
+    if let Some(Shared {
+        chunk,
+        first,
+        second,
+    }) = order.find_shared()
+    {
+        let (area, index) = layout.entry_position(second);
+        let (other_area, other_index) = layout.entry_position(first);
         let context = format!(
-            "cannot use COW device {}: two entries share new chunk {twice}",
+            "cannot use COW device {}: area {area}, entry {index} (new chunk {chunk}) has the same \
+             new chunk as area {other_area}, entry {other_index}",
             device.name()
         );
         return Err(
@@ -119,9 +127,10 @@ pub(crate) fn why_refused(
 }
 
 /// Finds a number that was seen twice. Stores are nearly always in ascending order, which proves
-/// that there is none without remembering any.
+/// that there is none without sorting.
 #[derive(Default)]
 struct NewChunkOrder {
+    /// In the order of the entries.
     seen: Vec<u64>,
     max: Option<NewChunk>,
     disordered: bool,
@@ -138,15 +147,26 @@ impl NewChunkOrder {
         self.max
     }
 
-    fn find_duplicate(mut self) -> Option<u64> {
+    fn find_shared(self) -> Option<Shared> {
         if !self.disordered {
             return None;
         }
-        self.seen.sort_unstable();
-        self.seen
-            .windows(2)
-            .find(|pair| pair.first() == pair.last())?
-            .first()
-            .copied()
+        let mut numbered: Vec<(u64, u64)> = self.seen.into_iter().zip(0..).collect();
+        numbered.sort_unstable();
+        numbered.windows(2).find_map(|pair| match pair {
+            [(chunk, first), (same, second)] if chunk == same => Some(Shared {
+                chunk: *chunk,
+                first: *first,
+                second: *second,
+            }),
+            _ => None,
+        })
     }
+}
+
+/// A new chunk that two entries of the store name.
+struct Shared {
+    chunk: u64,
+    first: u64,
+    second: u64,
 }
