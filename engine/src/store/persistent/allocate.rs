@@ -144,9 +144,10 @@ impl Allocator {
         let stride = self.layout.chunk_size.stride();
         // Data chunks in [next_free, device_chunks): all but the metadata chunks 1 + k * stride.
         let metadata_below = |end: u64| (end + stride - 2) / stride;
-        let span = self.device_chunks.saturating_sub(self.next_free.0);
-        let areas = metadata_below(self.device_chunks.max(self.next_free.0))
-            - metadata_below(self.next_free.0);
+        // A damaged store's next number may be any, far behind the device's end.
+        let start = self.next_free.0.min(self.device_chunks);
+        let span = self.device_chunks - start;
+        let areas = metadata_below(self.device_chunks) - metadata_below(start);
         by_entries.min(span - areas.min(span) + self.returned.len() as u64)
     }
 }
@@ -258,6 +259,14 @@ mod tests {
         assert_eq!(allocator.next_free(), NewChunk(35));
         allocator.give_back(run);
         assert_eq!(allocator.next_free(), NewChunk(2));
+    }
+
+    #[test]
+    fn behind_a_number_that_is_no_chunk_of_the_device_nothing_is_free() {
+        for next_free in [40, 41, 1 << 56, u64::MAX] {
+            let allocator = Allocator::new(layout(), NewChunk(next_free), 3, 40);
+            assert_eq!(allocator.free(), 0, "{next_free}");
+        }
     }
 
     #[test]
