@@ -216,9 +216,12 @@ impl PersistentStore {
 
 impl ExceptionStore for PersistentStore {
     fn prepare_exceptions(&self, max_count: u64) -> Result<NewRun> {
-        let mut asked_again = false;
         loop {
-            let taken = self.state().allocator.take(max_count);
+            let (taken, known_chunks) = {
+                let mut state = self.state();
+                let taken = state.allocator.take(max_count);
+                (taken, state.allocator.device_chunks())
+            };
             match taken {
                 Take::Run(run) => return Ok(run),
                 Take::NeedsArea(area) => {
@@ -232,18 +235,16 @@ impl ExceptionStore for PersistentStore {
                     state.allocator.area_reserved(area);
                 }
                 Take::Full => {
-                    // Somebody may have made the file longer.
+                    // Somebody may have made the file longer. What counts is the size that the
+                    // refusal came from: another thread may have told the allocator meanwhile.
                     let device_chunks = self
                         .layout
                         .chunk_size
                         .whole_chunks(self.device.size_bytes());
-                    let mut state = self.state();
-                    let grown = device_chunks > state.allocator.device_chunks();
-                    if asked_again || !grown {
+                    if device_chunks <= known_chunks {
                         return Err(no_room(self.device.name(), device_chunks));
                     }
-                    state.allocator.set_device_chunks(device_chunks);
-                    asked_again = true;
+                    self.state().allocator.set_device_chunks(device_chunks);
                 }
             }
         }
