@@ -190,30 +190,43 @@ impl Snapshot {
         new: Overlap,
         payload: Payload<'_>,
     ) -> Result<()> {
-        BOUNCE.with_borrow_mut(|bounce| {
-            let size = to_usize(piece);
-            if bounce.len() < size {
-                bounce.resize(size, 0);
-            }
-            let Some(buf) = bounce.get_mut(..size) else {
-                return Ok(());
-            };
-            let (start, end) = (to_usize(new.start), to_usize(new.end));
+        // Taken out of its place meanwhile: the device may be a snapshot too, which does the same.
+        let mut bounce = BOUNCE.take();
+        let result = self.put_together(&mut bounce, origin_offset, piece, new, payload);
+        let result = result.and_then(|buf| self.store.device().write_at(buf, cow_offset));
+        BOUNCE.set(bounce);
+        result
+    }
+
+    /// Lays what is new over the origin's bytes.
+    fn put_together<'b>(
+        &self,
+        bounce: &'b mut Vec<u8>,
+        origin_offset: u64,
+        piece: u64,
+        new: Overlap,
+        payload: Payload<'_>,
+    ) -> Result<&'b [u8]> {
+        let size = to_usize(piece);
+        if bounce.len() < size {
+            bounce.resize(size, 0);
+        }
+        let buf = bounce.get_mut(..size).unwrap_or_default();
+        let (start, end) = (to_usize(new.start), to_usize(new.end));
+        if start > 0 && end < size {
+            // One read of all is cheaper than one on each side.
+            self.read_origin(buf, origin_offset)?;
+        } else if start > 0 {
             let head = buf.get_mut(..start).unwrap_or_default();
-            if start > 0 && end < size {
-                // One read of all is cheaper than one on each side.
-                self.read_origin(buf, origin_offset)?;
-            } else if start > 0 {
-                self.read_origin(head, origin_offset)?;
-            } else {
-                let tail = buf.get_mut(end..).unwrap_or_default();
-                self.read_origin(tail, origin_offset + new.end)?;
-            }
-            if let Some(middle) = buf.get_mut(start..end) {
-                payload.from(new.payload_from).copy_to(middle);
-            }
-            self.store.device().write_at(buf, cow_offset)
-        })
+            self.read_origin(head, origin_offset)?;
+        } else {
+            let tail = buf.get_mut(end..).unwrap_or_default();
+            self.read_origin(tail, origin_offset + new.end)?;
+        }
+        if let Some(middle) = buf.get_mut(start..end) {
+            payload.from(new.payload_from).copy_to(middle);
+        }
+        Ok(buf)
     }
 
     /// Reads from the origin; what lies behind its end is zeros (durability rule 34).
