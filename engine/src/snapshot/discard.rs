@@ -49,6 +49,11 @@ impl Snapshot {
         if flags.fast {
             self.refuse_if_slow(offset, len, flags)?;
         }
+        // Decided: a device that refused half-way would leave something changed.
+        let flags = ZeroFlags {
+            fast: false,
+            ..flags
+        };
         while len > 0 {
             let piece = self.map(offset, len);
             let done = match piece.place {
