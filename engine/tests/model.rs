@@ -108,7 +108,12 @@ fn a_snapshot_with_small_chunks_is_a_plain_vector_to_its_client() {
 
 #[test]
 fn a_snapshot_with_large_chunks_is_a_plain_vector_to_its_client() {
-    play_many(2, share(37), 4..8, Where::Memory);
+    play_many(2, share(30), 4..8, Where::Memory);
+}
+
+#[test]
+fn a_snapshot_on_snapshots_is_a_plain_vector_to_its_client() {
+    play_many(4, share(7), 0..8, Where::Snapshots);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use usnap_engine::device::{BlockDevice, Extent, MemDevice, ZeroFlags};
@@ -267,6 +267,84 @@ fn a_writer_that_fails_hands_its_chunk_to_those_who_wait() {
     snapshot.read_at(&mut data, 3 * CHUNK).unwrap();
     let landed = (1_u8..=4).filter(|writer| data[512 * usize::from(*writer)] == *writer);
     assert_eq!(landed.count(), 3);
+}
+
+/// Memory that grows at the moment when its size is asked for, while somebody else asks, too.
+struct Growing {
+    below: MemDevice,
+    is_armed: AtomicBool,
+    snapshot: OnceLock<Weak<Snapshot>>,
+}
+
+impl BlockDevice for Growing {
+    fn size_bytes(&self) -> u64 {
+        if self.is_armed.swap(false, Ordering::SeqCst) {
+            self.below.resize(8 * CHUNK);
+            let snapshot = self.snapshot.get().and_then(Weak::upgrade);
+            assert!(!snapshot.unwrap().report().is_full);
+        }
+        self.below.size_bytes()
+    }
+
+    fn name(&self) -> &str {
+        "growing"
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.below.read_at(buf, offset)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.below.write_at(data, offset)
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn discard_at(&self, offset: u64, len: u64) -> Result<()> {
+        self.below.discard_at(offset, len)
+    }
+
+    fn zero_at(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.below.zero_at(offset, len, flags)
+    }
+
+    fn reserve_at(&self, _offset: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {
+        self.below.extent_at(offset, len)
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_write_uses_room_that_another_thread_saw_first() {
+    // Refused by the old size, the write looked whether the allocator's size was still the old
+    // one; a status request in between had told it the new size, and the write ended with ENOSPC.
+    let below = MemDevice::new(3 * CHUNK);
+    initialise(&below, ChunkSize::from_bytes(CHUNK).unwrap(), None).unwrap();
+    let device = Arc::new(Growing {
+        below,
+        is_armed: AtomicBool::new(false),
+        snapshot: OnceLock::new(),
+    });
+    let origin = Arc::new(MemDevice::new(64 * CHUNK));
+    let options = SnapshotOptions::default();
+    let snapshot = Snapshot::on_devices(origin, device.clone(), &options).unwrap();
+    let snapshot = Arc::new(snapshot);
+    device.snapshot.set(Arc::downgrade(&snapshot)).unwrap();
+    snapshot.write_at(&[1; 4096], 0).unwrap();
+    let error = snapshot.write_at(&[1; 4096], CHUNK).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    device.is_armed.store(true, Ordering::SeqCst);
+    snapshot.write_at(&[1; 4096], CHUNK).unwrap();
+    assert!(!device.is_armed.load(Ordering::SeqCst));
 }
 
 #[test]

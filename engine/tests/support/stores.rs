@@ -12,10 +12,15 @@ pub(crate) fn image(chunk_len: usize, chunks: usize, exceptions: &[(u64, u64)]) 
         put_exception(&mut image, chunk_len, n, *old_chunk, *new_chunk);
     }
     for (_, new_chunk) in exceptions {
-        let new_chunk = usize::try_from(*new_chunk).expect("small");
-        if let Some(data) = image.get_mut(new_chunk * chunk_len..(new_chunk + 1) * chunk_len) {
-            data.fill(u8::try_from(new_chunk % 256).expect("below 256"));
-        }
+        // Hostile ones lie anywhere.
+        let Some(data) = usize::try_from(*new_chunk)
+            .ok()
+            .and_then(|new_chunk| new_chunk.checked_mul(chunk_len))
+            .and_then(|start| image.get_mut(start..start.checked_add(chunk_len)?))
+        else {
+            continue;
+        };
+        data.fill(u8::try_from(new_chunk % 256).expect("below 256"));
     }
     image
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use usnap_engine::device::{BlockDevice, MemDevice};
 use usnap_engine::origin::Origin;
-use usnap_engine::store::cow_file::{CreateOptions, create};
+use usnap_engine::store::cow_file::{CreateOptions, create, default_size_bytes};
 use usnap_engine::store::initialise;
 use usnap_engine::{Durability, Snapshot, SnapshotOptions};
 use usnap_format::ChunkSize;
@@ -51,8 +51,14 @@ fn chunk_size(shape: &Shape) -> ChunkSize {
 pub(crate) trait Backing {
     /// Opens the snapshot anew.
     fn open(&self) -> Result<Snapshot, String>;
-    /// Makes the COW device this long.
-    fn grow(&self, size_bytes: u64);
+    /// Makes the COW device this long; false if it can't be made longer.
+    fn grow(&self, _size_bytes: u64) -> bool {
+        false
+    }
+    /// Whether discarded chunks always read as zeros.
+    fn discard_zeroes(&self) -> bool {
+        true
+    }
     /// All of the COW device.
     fn cow(&self) -> Vec<u8>;
     /// All of the origin, as it is now.
@@ -101,8 +107,9 @@ impl Backing for InMemory {
             .map_err(|e| format!("{e:?}"))
     }
 
-    fn grow(&self, size_bytes: u64) {
+    fn grow(&self, size_bytes: u64) -> bool {
         self.cow.resize(size_bytes);
+        true
     }
 
     fn cow(&self) -> Vec<u8> {
@@ -111,6 +118,76 @@ impl Backing for InMemory {
 
     fn origin(&self) -> Vec<u8> {
         self.origin.to_bytes()
+    }
+
+    fn origin_is_zero(&self) -> Vec<bool> {
+        zero_map(&*self.origin)
+    }
+}
+
+/// A snapshot whose origin and COW device are snapshots themselves, with chunks of another size.
+pub(crate) struct Stacked {
+    origin: Arc<Snapshot>,
+    cow: Arc<Snapshot>,
+    options: SnapshotOptions,
+}
+
+/// A snapshot over these bytes that never runs full.
+fn layer(shape: &Shape, below: &[u8]) -> Arc<Snapshot> {
+    let other = ChunkSize::from_bytes((1 << 25) / shape.chunk_bytes()).expect("a power of two");
+    let size_bytes = default_size_bytes(below.len() as u64, other).expect("small");
+    let cow = Arc::new(MemDevice::new(size_bytes));
+    initialise(&*cow, other, None).expect("two chunks and more");
+    let origin = Arc::new(MemDevice::from_bytes(below));
+    let options = SnapshotOptions::default();
+    Arc::new(Snapshot::on_devices(origin, cow, &options).expect("an empty store"))
+}
+
+impl Stacked {
+    pub(crate) fn new(shape: &Shape) -> Self {
+        let content = origin_content(shape);
+        // Half of the origin's content comes from each of its own layers.
+        let half = content.len() / 2;
+        let mut below = content.clone();
+        below[half..].fill(0x3c);
+        let origin = layer(shape, &below);
+        let result = origin.write_at(&content[half..], half as u64);
+        result.expect("room for all");
+        let size = usize::try_from(shape.cow_bytes()).expect("small");
+        let garbage = if shape.cow_garbage { 0xee } else { 0 };
+        let cow = layer(shape, &vec![garbage; size]);
+        initialise(&*cow, chunk_size(shape), None).expect("two chunks and more");
+        Self {
+            origin,
+            cow,
+            options: options(shape),
+        }
+    }
+}
+
+impl Backing for Stacked {
+    /// A discard does nothing to a part of a chunk below.
+    fn discard_zeroes(&self) -> bool {
+        false
+    }
+
+    fn open(&self) -> Result<Snapshot, String> {
+        Snapshot::on_devices(self.origin.clone(), self.cow.clone(), &self.options)
+            .map_err(|e| format!("{e:?}"))
+    }
+
+    fn cow(&self) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(self.cow.size_bytes()).expect("small")];
+        self.cow.read_at(&mut bytes, 0).expect("memory");
+        // And not only in its cache: a flush above is a flush below.
+        assert_eq!(self.cow.report().exceptions.uncommitted, 0);
+        bytes
+    }
+
+    fn origin(&self) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(self.origin.size_bytes()).expect("small")];
+        self.origin.read_at(&mut bytes, 0).expect("memory");
+        bytes
     }
 
     fn origin_is_zero(&self) -> Vec<bool> {
@@ -163,9 +240,10 @@ impl Backing for OnFiles {
             .map_err(|e| format!("{e:?}"))
     }
 
-    fn grow(&self, size_bytes: u64) {
+    fn grow(&self, size_bytes: u64) -> bool {
         let cow = OpenOptions::new().write(true).open(self.path("cow"));
         cow.and_then(|cow| cow.set_len(size_bytes)).expect("room");
+        true
     }
 
     fn cow(&self) -> Vec<u8> {

@@ -4,7 +4,7 @@
 use usnap_engine::device::{Attempt, BlockDevice, ZeroFlags};
 use usnap_engine::{ErrorKind, Result as EngineResult, Snapshot};
 
-use super::backing::{Backing, InMemory, OnFiles};
+use super::backing::{Backing, InMemory, OnFiles, Stacked};
 use super::expected::{Expected, Outcome};
 use super::plain_loader::{compose, load};
 use super::{Operation, Shape};
@@ -16,6 +16,8 @@ pub(crate) enum Where {
     Memory,
     /// Files in a temporary folder.
     Files,
+    /// Other snapshots, in memory.
+    Snapshots,
 }
 
 /// Plays a history.
@@ -26,6 +28,7 @@ pub(crate) fn play(shape: &Shape, operations: &[Operation], place: Where) -> Res
     match place {
         Where::Memory => play_on(shape, operations, &InMemory::new(shape)),
         Where::Files => play_on(shape, operations, &OnFiles::new(shape)),
+        Where::Snapshots => play_on(shape, operations, &Stacked::new(shape)),
     }
 }
 
@@ -102,7 +105,12 @@ impl Player<'_> {
             Operation::Discard(span) => {
                 let (offset, len) = range(span);
                 let found = outcome(self.snapshot().discard_at(offset, len))?;
-                same(found, self.expected.discard(offset, len))
+                let before = self.expected.content.clone();
+                same(found, self.expected.discard(offset, len))?;
+                if !self.backing.discard_zeroes() {
+                    self.accept_what_is_kept(&before)?;
+                }
+                Ok(())
             }
             Operation::Zero {
                 span,
@@ -136,8 +144,10 @@ impl Player<'_> {
                 self.reopen()
             }
             Operation::Grow(by) => {
-                self.expected.cow_bytes += u64::from(by) % (3 * chunk_bytes);
-                self.backing.grow(self.expected.cow_bytes);
+                let cow_bytes = self.expected.cow_bytes + u64::from(by) % (3 * chunk_bytes);
+                if self.backing.grow(cow_bytes) {
+                    self.expected.cow_bytes = cow_bytes;
+                }
                 Ok(())
             }
         }
@@ -199,6 +209,20 @@ impl Player<'_> {
                 wanted[i]
             )),
         }
+    }
+
+    /// Where zeros are expected, what was there before may be there still.
+    fn accept_what_is_kept(&mut self, before: &[u8]) -> Result<(), String> {
+        let mut found = vec![0; before.len()];
+        let read = self.snapshot().read_at(&mut found, 0);
+        read.map_err(|e| format!("{e:?}"))?;
+        let expected = self.expected.content.iter_mut();
+        for ((wanted, found), before) in expected.zip(found).zip(before) {
+            if found == *before {
+                *wanted = found;
+            }
+        }
+        Ok(())
     }
 
     /// A read that may not wait either does not happen or is right.
