@@ -7,7 +7,9 @@ mod block_status;
 #[cfg(test)]
 mod blocking;
 #[cfg(test)]
-mod client;
+mod client_handshake;
+#[cfg(test)]
+mod client_replies;
 #[cfg(test)]
 mod document;
 #[cfg(test)]
