@@ -44,8 +44,8 @@ impl TransientStore {
         let fd = rustix::fs::memfd_create("usnap-transient", MemfdFlags::CLOEXEC)
             .map_err(|e| cannot(e.into()))?;
         let file = File::from(fd);
-        file.set_len(limit_chunks * chunk_size.bytes())
-            .map_err(cannot)?;
+        // As long as the limit: the kernel's status counts a cut last chunk, too.
+        file.set_len(limit_bytes).map_err(cannot)?;
         Ok(Self {
             device: FileDevice::from_regular(file, "memory for changes".to_owned()),
             chunk_size,
