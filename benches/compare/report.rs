@@ -87,8 +87,8 @@ impl Report {
         text += &self.table(Figure::Cpu);
         let ratios = self.ratios();
         if !ratios.is_empty() {
-            text += "\nusnap against each peer: throughput (more than 1 is faster) / \
-                     processor time (less than 1 is cheaper):\n\n";
+            text += "\nusnap against each peer, median of the rounds' ratios: throughput (more than 1 is \
+                     faster) / processor time (less than 1 is cheaper):\n\n";
             text += &ratios;
         }
         text
@@ -121,13 +121,7 @@ impl Report {
         for our in &ours {
             for peer in &peers {
                 let cells = self.jobs.iter().map(|job| {
-                    let ratio = |figure| {
-                        let (a, b) = (
-                            self.spread(*our, job, figure)?,
-                            self.spread(*peer, job, figure)?,
-                        );
-                        Some(a.median / b.median)
-                    };
+                    let ratio = |figure| self.ratio(*our, *peer, job, figure);
                     match (ratio(Figure::Throughput), ratio(Figure::Cpu)) {
                         (Some(faster), Some(cheaper)) => format!("{faster:.2} / {cheaper:.2}"),
                         _ => "-".to_owned(),
@@ -144,17 +138,33 @@ impl Report {
         row(first, self.jobs.iter().map(Job::to_string)) + &rule + "|\n"
     }
 
+    /// The median of the rounds' ratios: within a round the two were measured soon after each other,
+    /// so that what else the machine does falls on both.
+    fn ratio(&self, our: Contender, peer: Contender, job: &Job, figure: Figure) -> Option<f64> {
+        let pairs = self
+            .figures(our, job, figure)
+            .into_iter()
+            .zip(self.figures(peer, job, figure));
+        Spread::of(pairs.map(|(ours, theirs)| ours / theirs)).map(|spread| spread.median)
+    }
+
     fn spread(&self, contender: Contender, job: &Job, figure: Figure) -> Option<Spread> {
+        Spread::of(self.figures(contender, job, figure))
+    }
+
+    /// One figure a round, in the rounds' order.
+    fn figures(&self, contender: Contender, job: &Job, figure: Figure) -> Vec<f64> {
         let (server, name) = (contender.to_string(), job.to_string());
         let these = self
             .samples
             .iter()
             .filter(|s| s.server == server && s.job == name);
-        Spread::of(these.map(|sample| match figure {
+        let figure = |sample: &Sample| match figure {
             Figure::Throughput if job.counts_bytes() => sample.mb_per_second,
             Figure::Throughput => sample.iops / 1000.0,
             Figure::Cpu => sample.cpu_us,
-        }))
+        };
+        these.map(figure).collect()
     }
 }
 
