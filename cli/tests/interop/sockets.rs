@@ -35,6 +35,7 @@ impl At {
             ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .context("cannot start usnap")?;
         let mut server = Self(child);
