@@ -6,10 +6,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr, write};
-use rustix::net::{Shutdown, shutdown, sockopt};
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown, sockopt};
 
 /// A connection's descriptors. Shared by its thread and by whoever shuts the server down.
 #[derive(Debug)]
@@ -71,6 +72,24 @@ impl Channel {
             return Ok(0);
         }
         Ok(retry_on_intr(|| read(&self.input, &mut *buf))?)
+    }
+
+    /// Reads what is there or comes soon, without falling asleep; `None` if nothing did.
+    pub(super) fn read_soon(&self, buf: &mut [u8], soon: Duration) -> io::Result<Option<usize>> {
+        let begin = Instant::now();
+        loop {
+            match recv(&self.input, &mut *buf, RecvFlags::DONTWAIT) {
+                Ok((count, _)) => return Ok(Some(count)),
+                Err(Errno::AGAIN) => {}
+                // A pipe; or an error that will be seen again.
+                Err(_) => return Ok(None),
+            }
+            if begin.elapsed() > soon {
+                return Ok(None);
+            }
+            // To whoever has something to do, the client for one.
+            std::thread::yield_now();
+        }
     }
 
     /// Writes all of `data`, which is one or more whole messages.
@@ -239,7 +258,7 @@ mod tests {
         ] {
             std::thread::scope(|scope| {
                 let reader = scope.spawn(|| read_all(&channel));
-                std::thread::sleep(std::time::Duration::from_millis(20));
+                std::thread::sleep(Duration::from_millis(20));
                 channel.end_input();
                 assert_eq!(reader.join().unwrap(), b"");
             });

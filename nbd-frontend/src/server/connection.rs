@@ -14,6 +14,7 @@ use usnap_engine::device::BlockDevice;
 use super::backlog::Backlog;
 use super::channel::Channel;
 use super::counters::Counters;
+use super::limits::SEND_BUFFER_BYTES;
 use super::negotiate::{Outcome, negotiate};
 use super::sender::Sender;
 use super::shared::{Shared, Slot};
@@ -85,6 +86,8 @@ impl Stream {
             Self::Unix(stream) => {
                 let stream = stream.into_std()?;
                 stream.set_nonblocking(false)?;
+                // As much as the system allows; TCP finds its own.
+                sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES)?;
                 Ok(stream.into())
             }
             Self::Tcp(stream) => {

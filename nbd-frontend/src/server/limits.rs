@@ -12,6 +12,10 @@ pub(super) const PIECE_BYTES: u32 = 1 << 20;
 /// gathered before they are sent although more requests wait: a socket's buffer is about as large.
 pub(super) const WINDOW_BYTES: usize = 256 << 10;
 
+/// How much a unix socket is to take before a thread that sends has to wait for the client: enough
+/// to read the next piece meanwhile. Measured: a fifth more 256 KiB reads than with the default.
+pub(super) const SEND_BUFFER_BYTES: usize = 1 << 20;
+
 /// What is read in pieces from this length on is looked through for zeros, which are sent as holes.
 /// Below it there is little to save.
 pub(super) const SPARSE_READ_BYTES: u32 = 64 << 10;

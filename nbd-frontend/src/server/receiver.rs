@@ -7,6 +7,7 @@
 //!   a header is ever moved.
 
 use std::io;
+use std::time::Duration;
 
 use super::channel::Channel;
 use super::limits::{PIECE_BYTES, WINDOW_BYTES};
@@ -54,11 +55,27 @@ impl Receiver {
     /// Receives more of what is no whole request yet (the beginning of a header at most);
     /// 0 at the end of input.
     pub(super) fn receive(&mut self, channel: &Channel) -> io::Result<usize> {
-        self.buf.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
-        let count = channel.read(&mut self.buf[self.end..WINDOW_BYTES])?;
+        let count = channel.read(self.window())?;
         self.end += count;
         Ok(count)
+    }
+
+    /// Receives as `receive` does what is there or comes soon; `None` if nothing did.
+    pub(super) fn receive_soon(
+        &mut self,
+        channel: &Channel,
+        soon: Duration,
+    ) -> io::Result<Option<usize>> {
+        let count = channel.read_soon(self.window(), soon)?;
+        self.end += count.unwrap_or(0);
+        Ok(count)
+    }
+
+    /// Where to receive requests to.
+    fn window(&mut self) -> &mut [u8] {
+        self.buf.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        &mut self.buf[self.end..WINDOW_BYTES]
     }
 
     /// Receives until the next `count` bytes of a payload are there, at most `PIECE_BYTES`.

@@ -20,6 +20,7 @@ mod block_status;
 mod deferred;
 mod holes;
 mod job;
+mod pace;
 mod read;
 mod write;
 
@@ -33,6 +34,7 @@ use usnap_engine::device::{Attempt, Extent};
 use self::answers::Answers;
 use self::deferred::Deferred;
 use self::job::Work;
+use self::pace::{LOOK, Pace};
 use self::read::Patience;
 use super::backlog::Pending;
 use super::connection::Connection;
@@ -103,6 +105,7 @@ pub(super) struct Transmission<'a> {
     /// Kept from one block status to the next, so that they seldom allocate.
     extents: Vec<Extent>,
     status: Vec<u8>,
+    pace: Pace,
     /// The server was ending when the requests in the buffer came in.
     closing: bool,
 }
@@ -128,6 +131,7 @@ impl<'a> Transmission<'a> {
             deferred: Deferred::new(),
             extents: Vec::new(),
             status: Vec::new(),
+            pace: Pace::default(),
             closing: false,
         })
     }
@@ -243,7 +247,15 @@ impl<'a> Transmission<'a> {
                 channel.end_input();
             }
         }
-        let count = self.receiver.receive(channel)?;
+        let mut count = None;
+        if self.pace.is_quick() {
+            count = self.receiver.receive_soon(channel, LOOK)?;
+            self.pace.looked(count.is_some());
+        }
+        let count = match count {
+            Some(count) => count,
+            None => self.receiver.receive(channel)?,
+        };
         if between_requests {
             channel.set_waiting(false);
         }
