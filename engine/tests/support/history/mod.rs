@@ -6,7 +6,7 @@ mod backing;
 mod expected;
 mod operation;
 #[path = "../plain_loader.rs"]
-mod plain_loader;
+pub(crate) mod plain_loader;
 mod play;
 
 pub(crate) use operation::{Align, Operation, Shape, Span};

@@ -1,0 +1,20 @@
+//! The bodies of the fuzz targets: plain functions over bytes, which panic where a property does
+//! not hold. The wrappers in `fuzz_targets/` drive them without end; `tests/replay.rs` runs them
+//! over a small corpus and a seeded generator, as ordinary tests.
+//!
+//! Each body says what it reached, so that a test can see that its inputs go everywhere.
+
+mod canary;
+mod handshake;
+#[path = "../../engine/tests/support/history/mod.rs"]
+mod history;
+mod input;
+mod snapshot_ops;
+mod store_open;
+mod transmission;
+
+pub use canary::canary;
+pub use handshake::nbd_handshake;
+pub use snapshot_ops::snapshot_ops;
+pub use store_open::store_open;
+pub use transmission::nbd_transmission;
