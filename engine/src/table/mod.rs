@@ -14,6 +14,7 @@ use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 use usnap_format::{Exception, NewChunk, OldChunk};
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
 
 pub(crate) use claim::Claim;
@@ -23,6 +24,9 @@ const LEAF_SLOTS: u64 = LEAF_LEN as u64;
 const NODE_LEN: usize = 512;
 const NODE_LEAVES: u64 = NODE_LEN as u64;
 const NODE_SLOTS: u64 = LEAF_SLOTS * NODE_LEAVES;
+
+/// The root is made whole: 256 MiB at the most, for 2 PiB in chunks of 4 KiB.
+const NODES_MAX: u64 = 1 << 24;
 
 const UNMAPPED: u64 = 0;
 const PENDING: u64 = 1;
@@ -73,15 +77,26 @@ pub(crate) struct ExceptionTable {
 
 impl ExceptionTable {
     /// An empty table for a snapshot of `chunk_count` chunks.
-    pub(crate) fn new(chunk_count: u64) -> Self {
-        let nodes = to_usize(chunk_count.div_ceil(NODE_SLOTS));
-        Self {
+    ///
+    /// # Errors
+    /// `Usage` where that is more than can be indexed.
+    pub(crate) fn new(chunk_count: u64) -> Result<Self> {
+        let nodes = chunk_count.div_ceil(NODE_SLOTS);
+        if nodes > NODES_MAX {
+            let context = format!(
+                "cannot index {chunk_count} chunks: at most {} can be",
+                NODES_MAX * NODE_SLOTS
+            );
+            return Err(Error::new(ErrorKind::Usage, context)
+                .with_hint("the origin is too large for this chunk size; take a larger one"));
+        }
+        Ok(Self {
             root: (0..nodes).map(|_| OnceLock::new()).collect(),
             chunk_count,
             waiters: AtomicUsize::new(0),
             wait_lock: Mutex::new(()),
             wait_over: Condvar::new(),
-        }
+        })
     }
 
     /// How many old chunks there are.

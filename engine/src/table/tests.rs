@@ -9,7 +9,7 @@ use super::{ExceptionTable, NODE_SLOTS, Run, Slot};
 
 #[test]
 fn an_empty_table_is_one_unmapped_run() {
-    let table = ExceptionTable::new(10 * NODE_SLOTS);
+    let table = ExceptionTable::new(10 * NODE_SLOTS).unwrap();
     let run = table.run_at(OldChunk(5), 9 * NODE_SLOTS);
     assert_eq!(
         run,
@@ -22,7 +22,7 @@ fn an_empty_table_is_one_unmapped_run() {
 
 #[test]
 fn a_claim_is_exclusive_and_given_back_when_dropped() {
-    let table = ExceptionTable::new(100);
+    let table = ExceptionTable::new(100).unwrap();
     let claim = table.claim(OldChunk(10), 5).unwrap();
     assert_eq!((claim.first(), claim.count()), (OldChunk(10), 5));
     assert!(table.claim(OldChunk(12), 1).is_none());
@@ -37,8 +37,14 @@ fn a_claim_is_exclusive_and_given_back_when_dropped() {
 }
 
 #[test]
+fn a_snapshot_too_large_to_index_is_refused_before_anything_is_allocated() {
+    let error = ExceptionTable::new(u64::MAX).err().unwrap();
+    assert_eq!(error.kind(), crate::ErrorKind::Usage);
+}
+
+#[test]
 fn publishing_a_part_leaves_the_rest_claimed() {
-    let table = ExceptionTable::new(100);
+    let table = ExceptionTable::new(100).unwrap();
     let mut claim = table.claim(OldChunk(0), 4).unwrap();
     claim.publish(3, NewChunk(2));
     assert_eq!(
@@ -55,7 +61,7 @@ fn publishing_a_part_leaves_the_rest_claimed() {
 
 #[test]
 fn chunks_beyond_the_end_are_neither_loaded_nor_claimed() {
-    let table = ExceptionTable::new(3);
+    let table = ExceptionTable::new(3).unwrap();
     assert!(!table.load(Exception {
         old_chunk: OldChunk(3),
         new_chunk: NewChunk(2)
@@ -66,7 +72,7 @@ fn chunks_beyond_the_end_are_neither_loaded_nor_claimed() {
 #[test]
 fn those_who_wait_for_a_chunk_wake_when_it_is_published_or_given_up() {
     for publish in [true, false] {
-        let table = ExceptionTable::new(10);
+        let table = ExceptionTable::new(10).unwrap();
         let mut claim = table.claim(OldChunk(7), 1).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..3 {
@@ -89,7 +95,7 @@ fn those_who_wait_for_a_chunk_wake_when_it_is_published_or_given_up() {
 
 #[test]
 fn of_many_threads_exactly_one_gets_each_chunk() {
-    let table = ExceptionTable::new(2000);
+    let table = ExceptionTable::new(2000).unwrap();
     let got: Vec<u64> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
@@ -126,7 +132,7 @@ proptest! {
         } else {
             entries
         };
-        let table = ExceptionTable::new(140_000);
+        let table = ExceptionTable::new(140_000).unwrap();
         for (&old, &new) in &entries {
             let exception = Exception { old_chunk: OldChunk(old), new_chunk: NewChunk(new) };
             assert!(table.load(exception));
