@@ -33,7 +33,7 @@ pub(crate) fn lock_cow(file: &File, path: &Path, exclusive: bool) -> Result<()> 
     match fcntl(file, FcntlArg::F_OFD_SETLK(&range(kind, 0, 0))) {
         Ok(_) => Ok(()),
         Err(Errno::EAGAIN | Errno::EACCES) => {
-            let who = holder(file).unwrap_or_else(|| "another process".to_owned());
+            let who = holder(file, None).unwrap_or_else(|| "another process".to_owned());
             let context = format!(
                 "cannot use COW device {}: it is in use by {who}",
                 path.display()
@@ -61,8 +61,11 @@ pub(crate) fn share_with_qemu(file: &File, path: &Path) -> Result<()> {
         QEMU_UNSHARED + RESIZE,
     ] {
         // Shared locks: only a writer's test sees them.
-        if fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_RDLCK, byte, 1))).is_err() {
-            return Ok(());
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_RDLCK, byte, 1))) {
+            Ok(_) => {}
+            // Locked exclusively: it is somebody's COW device.
+            Err(Errno::EAGAIN | Errno::EACCES) => return Err(written_by_another(file, path)),
+            Err(_no_locks_there) => return Ok(()),
         }
     }
     for byte in [
@@ -73,16 +76,23 @@ pub(crate) fn share_with_qemu(file: &File, path: &Path) -> Result<()> {
         let mut found = range(libc::F_WRLCK, byte, 1);
         let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut found));
         if asked.is_ok() && i32::from(found.l_type) != libc::F_UNLCK {
-            let who = holder(file).unwrap_or_else(|| "another process".to_owned());
-            let context = format!(
-                "cannot use origin {}: {who} has it open for writing (qemu's image lock)",
-                path.display()
-            );
-            return Err(Error::new(ErrorKind::InUse, context)
-                .with_hint("an origin must not change while it is served; stop the writer first"));
+            return Err(written_by_another(file, path));
         }
     }
     Ok(())
+}
+
+#[cold]
+fn written_by_another(file: &File, path: &Path) -> Error {
+    // This process holds locks on it too by now, as a reader.
+    let who =
+        holder(file, Some(std::process::id())).unwrap_or_else(|| "another process".to_owned());
+    let context = format!(
+        "cannot use origin {}: {who} has it open for writing",
+        path.display()
+    );
+    Error::new(ErrorKind::InUse, context)
+        .with_hint("an origin must not change while it is served; stop the writer first")
 }
 
 fn range(kind: i32, start: i64, len: i64) -> libc::flock {
@@ -96,8 +106,9 @@ fn range(kind: i32, start: i64, len: i64) -> libc::flock {
 }
 
 /// The process that holds an open-file-description lock on the same file, as `pid N (command)`.
-/// Such locks have no owner on record, so every process that may be looked at is searched.
-fn holder(file: &File) -> Option<String> {
+/// Such locks have no owner on record, so every process that may be looked at is searched, all
+/// but `except`.
+fn holder(file: &File, except: Option<u32>) -> Option<String> {
     let wanted = file.metadata().ok()?;
     let own_pid = std::process::id();
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
@@ -105,6 +116,9 @@ fn holder(file: &File) -> Option<String> {
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
+        if Some(pid) == except {
+            continue;
+        }
         let Ok(fds) = std::fs::read_dir(process.path().join("fd")) else {
             continue;
         };
