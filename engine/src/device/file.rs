@@ -158,10 +158,12 @@ impl FileDevice {
             match fallocate(&self.file, flags, offset, len) {
                 Ok(()) => return Ok(true),
                 Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
                     known.store(false, Ordering::Relaxed);
                     return Ok(false);
                 }
+                // Not this range, on a block device with larger sectors.
+                Err(Errno::INVAL) => return Ok(false),
                 Err(e) => return Err(self.error(verb, offset, len, e.into())),
             }
         }
@@ -278,8 +280,11 @@ impl BlockDevice for FileDevice {
             return Ok(());
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        self.try_fallocate(&self.can_punch, flags, "discard", offset, len)
-            .map(|_| ())
+        match self.try_fallocate(&self.can_punch, flags, "discard", offset, len) {
+            // Punching may need space for the filesystem's own tables. Nothing has to be done.
+            Err(error) if error.kind() != ErrorKind::NoSpace => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn zero_at(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
@@ -298,8 +303,12 @@ impl BlockDevice for FileDevice {
         }
         if !flags.no_hole {
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            if self.try_fallocate(&self.can_punch, punch, "punch", offset, len)? {
-                return Ok(());
+            match self.try_fallocate(&self.can_punch, punch, "punch", offset, len) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // Punching may need space for the filesystem's own tables; writing may not.
+                Err(error) if error.kind() == ErrorKind::NoSpace => {}
+                Err(error) => return Err(error),
             }
             if flags.fast {
                 return fast_refused();
