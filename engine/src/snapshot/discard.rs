@@ -38,11 +38,12 @@ impl Snapshot {
         if start >= end {
             return Ok(());
         }
-        self.store
+        let result = self
+            .store
             .device()
-            .discard_at(cow_offset + (start - offset), end - start)?;
+            .discard_at(cow_offset + (start - offset), end - start);
         self.store.mark_dirty();
-        Ok(())
+        result.map_err(|e| self.cut_off(e, ErrorKind::Io))
     }
 
     pub(super) fn zero_runs(&self, mut offset: u64, mut len: u64, flags: ZeroFlags) -> Result<()> {
@@ -58,8 +59,9 @@ impl Snapshot {
             let piece = self.map(offset, len);
             let done = match piece.place {
                 Place::Cow { offset: cow_offset } => {
-                    self.store.device().zero_at(cow_offset, piece.len, flags)?;
+                    let result = self.store.device().zero_at(cow_offset, piece.len, flags);
                     self.store.mark_dirty();
+                    result.map_err(|e| self.cut_off(e, ErrorKind::Io))?;
                     piece.len
                 }
                 Place::Pending => self.write_unmapped(offset, piece.len, Payload::Zeros(flags))?,

@@ -18,6 +18,10 @@ use crate::num::to_usize;
 use crate::store::{ExceptionStore, NewRun};
 use crate::table::Claim;
 
+/// So many chunks are claimed at once at the most: a large request that finds no room must not
+/// make the index grow as if it had.
+const CLAIM_CHUNKS_MAX: u64 = 1 << 12;
+
 /// A chunk that is written in part is put together in pieces of at most this size.
 const BOUNCE_BYTES: u64 = 1 << 20;
 
@@ -91,8 +95,10 @@ impl Snapshot {
                 Place::Cow { offset: cow_offset } => {
                     let len = to_usize(piece.len).min(data.len());
                     let (now, _) = data.split_at(len);
-                    self.store.device().write_at(now, cow_offset)?;
+                    let result = self.store.device().write_at(now, cow_offset);
+                    // Also if it failed: some of it may be written.
                     self.store.mark_dirty();
+                    result.map_err(|e| self.cut_off(e, ErrorKind::Io))?;
                     piece.len
                 }
                 Place::Origin | Place::Pending => {
@@ -119,7 +125,11 @@ impl Snapshot {
         let within = self.chunk_size.offset_in_chunk(offset);
         // The last chunk may be shorter than a chunk; a write to its end is never a whole one, as
         // in the kernel.
-        let whole = if within == 0 { len / chunk_bytes } else { 0 };
+        let whole = if within == 0 {
+            (len / chunk_bytes).min(CLAIM_CHUNKS_MAX)
+        } else {
+            0
+        };
         let Some(mut claim) = self.table.claim(OldChunk(first), whole.max(1)) else {
             self.table.wait_while_pending(OldChunk(first));
             return Ok(0);
@@ -147,11 +157,12 @@ impl Snapshot {
             Payload::Bytes(bytes) => {
                 let len = to_usize(len);
                 let bytes = bytes.get(..len).unwrap_or(bytes);
-                self.store.device().write_at(bytes, offset)?;
+                self.store.device().write_at(bytes, offset)
             }
             // The chunk may have been somebody's before: what looks like a hole may not be one.
-            Payload::Zeros(flags) => self.store.device().zero_at(offset, len, flags)?,
+            Payload::Zeros(flags) => self.store.device().zero_at(offset, len, flags),
         }
+        .map_err(|e| self.cut_off(e, ErrorKind::NoSpace))?;
         prepared.finish(claim)?;
         self.counters.whole_first_writes(count);
         Ok(len)
@@ -193,7 +204,10 @@ impl Snapshot {
         // Taken out of its place meanwhile: the device may be a snapshot too, which does the same.
         let mut bounce = BOUNCE.take();
         let result = self.put_together(&mut bounce, origin_offset, piece, new, payload);
-        let result = result.and_then(|buf| self.store.device().write_at(buf, cow_offset));
+        let result = result.and_then(|buf| {
+            let result = self.store.device().write_at(buf, cow_offset);
+            result.map_err(|e| self.cut_off(e, ErrorKind::NoSpace))
+        });
         BOUNCE.set(bounce);
         result
     }
@@ -244,6 +258,21 @@ impl Snapshot {
                 self.origin.name()
             ))
         })
+    }
+
+    /// A COW device that ends before one of its chunks was cut off: for the client that is no
+    /// mistake of its own. `kind` is what it is instead.
+    #[cold]
+    pub(super) fn cut_off(&self, error: Error, kind: ErrorKind) -> Error {
+        if error.kind() != ErrorKind::OutOfRange {
+            return error;
+        }
+        // Looks at the size, so that no more chunks are handed out behind the end.
+        self.store.counts();
+        error
+            .context("cannot write a chunk: the COW device was cut off before it")
+            .with_kind(kind)
+            .with_hint("make the COW file as long as it was (truncate -s)")
     }
 
     fn prepare(&self, max_count: u64) -> Result<Prepared<'_>> {

@@ -27,7 +27,7 @@ impl CurrentArea {
         batch: &[Exception],
     ) -> Result<()> {
         let plan = Plan::new(layout, self.position, batch.len() as u64);
-        self.refuse_if_cut_off(device, layout, &plan)?;
+        self.refuse_if_cut_off(device, layout, &plan, batch)?;
         let (in_current, _) = split(batch, plan.in_current);
         for (index, exception) in (self.position.committed..).zip(in_current) {
             encode_exception(&mut self.bytes, index, *exception)?;
@@ -58,23 +58,29 @@ impl CurrentArea {
         device.write_at(bytes.unwrap_or_default(), offset)
     }
 
-    /// Writing behind the end of a file that somebody cut off would extend it, over zeros.
+    /// Writing behind the end of a file that somebody cut off would extend it, over zeros; and an
+    /// entry for a chunk that is gone would make the whole store unbelievable.
     fn refuse_if_cut_off(
         &self,
         device: &dyn BlockDevice,
         layout: Layout,
         plan: &Plan,
+        batch: &[Exception],
     ) -> Result<()> {
-        let end = area_offset(layout, plan.after.area)? + layout.chunk_size.bytes();
+        let area_end = area_offset(layout, plan.after.area)? + layout.chunk_size.bytes();
+        let last_chunk = batch.iter().map(|exception| exception.new_chunk).max();
+        let data_end = last_chunk
+            .and_then(|chunk| layout.chunk_size.new_to_offset(chunk))
+            .map_or(0, |offset| offset + layout.chunk_size.bytes());
+        let end = area_end.max(data_end);
         let size_bytes = device.size_bytes();
         if end <= size_bytes {
             return Ok(());
         }
         let context = format!(
-            "cannot commit to COW device {}: it was cut off to {size_bytes} bytes, and area {} \
-             would end at {end}",
+            "cannot commit to COW device {}: it was cut off to {size_bytes} bytes, and what was \
+             written reaches to {end}",
             device.name(),
-            plan.after.area
         );
         Err(Error::new(ErrorKind::Io, context))
     }

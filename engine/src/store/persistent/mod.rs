@@ -70,6 +70,8 @@ struct State {
 /// What loading found that a person may want to know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LoadNotes {
+    /// How many entries there are.
+    pub(crate) committed: u64,
     /// Bytes behind the terminator that a writable open clears.
     pub(crate) junk_found: bool,
     /// Entries for chunks that the origin does not have.
@@ -95,6 +97,7 @@ impl PersistentStore {
         let (area, in_area) = layout.entry_position(loaded.committed);
         debug_assert_eq!(area, loaded.area);
         judge(&LoadNotes {
+            committed: loaded.committed,
             junk_found: loaded.junk_offset.is_some(),
             beyond_origin: loaded.beyond_origin,
         })?;
@@ -104,6 +107,8 @@ impl PersistentStore {
             }
             // The area may be a hole, in a copy made sparse (durability rule 4).
             device.reserve_at(area_offset(layout, area)?, layout.chunk_size.bytes())?;
+            // Asked now, while nobody else can be using what lies behind the file's end.
+            device.can_zero_fast();
         }
         let device_chunks = layout.chunk_size.whole_chunks(device.size_bytes());
         let allocator = Allocator::new(layout, loaded.next_free, loaded.committed, device_chunks);
@@ -264,7 +269,7 @@ impl ExceptionStore for PersistentStore {
             old_chunk: OldChunk(first.0 + i),
             new_chunk: NewChunk(run.first.0 + i),
         }));
-        let too_many = state.written.len() >= UNCOMMITTED_MAX && !state.is_committing;
+        let too_many = state.written.len() >= UNCOMMITTED_MAX;
         drop(state);
         self.mark_dirty();
         if too_many {
@@ -341,8 +346,8 @@ impl ExceptionStore for PersistentStore {
     }
 
     fn usage(&self) -> Usage {
-        let state = self.state();
         let device_bytes = self.device.size_bytes();
+        let state = self.state();
         Usage::persistent(
             self.layout,
             state.allocator.next_free(),
