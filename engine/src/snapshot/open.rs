@@ -3,19 +3,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use usnap_format::{ChunkSize, IdentityRecord, Label, OriginIdentity};
+use usnap_format::{ChunkSize, IdentityRecord, Label, OldChunk, OriginIdentity};
 
 use super::status::AtomicCounters;
 use super::{Durability, Snapshot};
 use crate::device::{BlockDevice, LatchedDevice};
 use crate::error::{Error, ErrorKind, Result};
+use crate::num::to_usize;
 use crate::origin::{Origin, identity};
 use crate::store::cow_file::{self, OpenCow};
 use crate::store::persistent::create::write_identity;
 use crate::store::persistent::walk::{HeaderSector, read_header};
 use crate::store::persistent::{LoadNotes, PersistentStore};
 use crate::store::transient::TransientStore;
-use crate::table::ExceptionTable;
+use crate::table::{ExceptionTable, Slot};
 
 /// How a snapshot is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,13 +34,16 @@ pub struct SnapshotOptions {
     pub chunk_size_if_unused: ChunkSize,
 }
 
+const NO_ORIGIN: &str = "the COW device does not say which origin it belongs to: a changed origin \
+     would go unnoticed; --adopt ties it to this one";
+
 /// How origin and COW device belong together.
 enum Match {
     /// They do.
     Same,
     /// Nothing says so; the sentence for the user.
     Unknown(String),
-    /// The record has no origin yet, and the store is this origin's from now on.
+    /// The record has no origin yet: an empty store is this origin's from now on.
     New,
     /// They don't; the sentence for the user.
     Different(String),
@@ -62,8 +66,9 @@ impl Snapshot {
             device,
             sector,
             initialised,
+            warnings,
         } = cow_file::open(cow, options.read_only, options.chunk_size_if_unused)?;
-        let mut notes = Vec::new();
+        let mut notes = warnings;
         if initialised {
             notes.push(format!(
                 "COW device {} was all zeros: made a new store",
@@ -77,49 +82,48 @@ impl Snapshot {
             ));
             None
         });
-        let matched = match_origin(origin, record.as_ref())?;
-        let mut adopt = options.adopt && !options.read_only;
-        match matched {
-            Match::Same => {}
-            Match::New => adopt = !options.read_only,
-            Match::Unknown(note) if !adopt => notes.push(note),
-            Match::Unknown(_) => {}
-            Match::Different(note) if options.force_origin => {
-                notes.push(format!("{note}; served all the same (--force-origin)"));
-            }
-            Match::Different(why) => {
-                let context = format!(
-                    "cannot use COW device {} with origin {}: {why}",
-                    cow.display(),
-                    origin.name()
-                );
+        let mut matched = match_origin(origin, record.as_ref())?;
+        if let Match::Different(why) = &matched {
+            if !options.force_origin {
+                let context = format!("{}: {why}", cannot_pair(origin, cow));
                 return Err(Error::new(ErrorKind::OriginMismatch, context).with_hint(
                     "use the origin it was made for; or, if you are certain, --force-origin",
                 ));
             }
+            notes.push(format!("{why}; served all the same (--force-origin)"));
         }
-        let forced = options.force_origin;
-        let snapshot = Self::load(origin.clone(), device.clone(), &sector, options, |loaded| {
-            if loaded.beyond_origin > 0 && !forced {
+        let mut snapshot = Self::load(origin.clone(), device.clone(), &sector, options, |found| {
+            if found.beyond_origin > 0 && !options.force_origin {
                 let context = format!(
-                    "cannot use COW device {} with origin {}: {} of its chunks lie behind the \
-                     origin's end of {} bytes",
-                    cow.display(),
-                    origin.name(),
-                    loaded.beyond_origin,
+                    "{}: {} of its chunks lie behind the origin's end of {} bytes",
+                    cannot_pair(origin, cow),
+                    found.beyond_origin,
                     origin.size_bytes()
                 );
                 return Err(Error::new(ErrorKind::OriginMismatch, context)
                     .with_hint("the origin is too short; use the one it was made for"));
             }
-            if loaded.junk_found && !options.read_only {
+            if found.junk_found && !options.read_only {
                 notes.push("cleared what an interrupted commit left behind the last entry".into());
             }
+            if matches!(matched, Match::New) && found.committed > 0 {
+                // Somebody wrote to it over an origin that nobody noted down.
+                matched = Match::Unknown(NO_ORIGIN.to_owned());
+            }
             Ok(())
-        });
-        let mut snapshot = snapshot?;
+        })?;
+        let adopt = !options.read_only && (options.adopt || matches!(matched, Match::New));
+        if let Match::Unknown(note) = matched
+            && !adopt
+        {
+            notes.push(note);
+        }
+        let recorded = record.and_then(|record| record.origin);
+        if let Some(recorded) = recorded {
+            snapshot.follow_growth(recorded.size_bytes, adopt)?;
+        }
         snapshot.label = record.map_or_else(Label::default, |record| record.label);
-        snapshot.has_identity = record.is_some_and(|record| record.origin.is_some());
+        snapshot.has_identity = recorded.is_some();
         if adopt {
             let record = IdentityRecord {
                 origin: Some(origin.identity()?),
@@ -129,6 +133,37 @@ impl Snapshot {
             snapshot.has_identity = true;
         }
         Ok((snapshot, notes))
+    }
+
+    /// An origin that grew: if it ended inside a chunk that is mapped, the rest of that chunk is
+    /// zeros on the COW device and has to become the origin's. That can be done once, together with
+    /// noting the new size down, since from then on the rest may be written to.
+    fn follow_growth(&self, recorded_size_bytes: u64, adopt: bool) -> Result<()> {
+        let within = self.chunk_size.offset_in_chunk(recorded_size_bytes);
+        let old_chunk = OldChunk(self.chunk_size.chunk_of(recorded_size_bytes));
+        let Slot::Mapped(new_chunk) = self.table.lookup(old_chunk) else {
+            return Ok(());
+        };
+        if within == 0 || recorded_size_bytes >= self.size_bytes {
+            return Ok(());
+        }
+        if !adopt {
+            let context = format!(
+                "cannot serve {}: the origin grew from {recorded_size_bytes} bytes, and chunk \
+                 {old_chunk}, in which it ended, was written",
+                self.name
+            );
+            return Err(Error::new(ErrorKind::OriginMismatch, context)
+                .with_hint("--force-origin together with --adopt completes that chunk"));
+        }
+        let end = self
+            .size_bytes
+            .min(recorded_size_bytes - within + self.chunk_size.bytes());
+        let mut rest = vec![0; to_usize(end - recorded_size_bytes)];
+        self.origin.read_at(&mut rest, recorded_size_bytes)?;
+        let device = self.store.device();
+        device.write_at(&rest, self.cow_offset(new_chunk) + within)?;
+        device.flush()
     }
 
     /// Opens a snapshot over any two devices: no locks, no identity. For tests, and for stacking.
@@ -162,7 +197,7 @@ impl Snapshot {
         let size_bytes = origin.size_bytes();
         Ok(Self {
             name: format!("transient snapshot of {}", origin.name()),
-            table: ExceptionTable::new(chunk_size.chunks_to_hold(size_bytes)),
+            table: ExceptionTable::new(chunk_size.chunks_to_hold(size_bytes))?,
             origin,
             store: Box::new(store),
             chunk_size,
@@ -185,7 +220,7 @@ impl Snapshot {
     ) -> Result<Self> {
         let chunk_size = sector.header.chunk_size;
         let size_bytes = origin.size_bytes();
-        let table = ExceptionTable::new(chunk_size.chunks_to_hold(size_bytes));
+        let table = ExceptionTable::new(chunk_size.chunks_to_hold(size_bytes))?;
         let read_only = options.read_only || device.is_read_only();
         let name = format!("snapshot of {} on {}", origin.name(), device.name());
         let store = PersistentStore::open(device, sector, &table, read_only, judge)?;
@@ -206,6 +241,14 @@ impl Snapshot {
     }
 }
 
+fn cannot_pair(origin: &Origin, cow: &Path) -> String {
+    format!(
+        "cannot use COW device {} with origin {}",
+        cow.display(),
+        origin.name()
+    )
+}
+
 /// A blank image named twice would become a store over itself.
 fn refuse_same_file(origin: &Origin, cow: &Path) -> Result<()> {
     if !origin.is_same_file(cow) {
@@ -223,11 +266,7 @@ fn refuse_same_file(origin: &Origin, cow: &Path) -> Result<()> {
 /// signs first, the sampled content where they differ.
 fn match_origin(origin: &Origin, record: Option<&IdentityRecord>) -> Result<Match> {
     let Some(record) = record else {
-        return Ok(Match::Unknown(
-            "the COW device does not say which origin it belongs to (no identity record): a \
-             changed origin would go unnoticed; --adopt ties it to this one"
-                .to_owned(),
-        ));
+        return Ok(Match::Unknown(NO_ORIGIN.to_owned()));
     };
     let Some(wanted) = record.origin else {
         return Ok(Match::New);
@@ -240,7 +279,8 @@ fn match_origin(origin: &Origin, record: Option<&IdentityRecord>) -> Result<Matc
         )));
     }
     let mtime = origin.mtime();
-    if mtime == (wanted.mtime_s, wanted.mtime_ns) && mtime != (0, 0) {
+    // A time of whole seconds was set by somebody: build systems give all their images the same.
+    if mtime == (wanted.mtime_s, wanted.mtime_ns) && mtime.1 != 0 {
         return Ok(Match::Same);
     }
     if wanted.sample_scheme != identity::SAMPLE_SCHEME {
@@ -254,7 +294,7 @@ fn match_origin(origin: &Origin, record: Option<&IdentityRecord>) -> Result<Matc
             "the origin's content changed since".to_owned(),
         ));
     }
-    if mtime == (0, 0) {
+    if mtime == (wanted.mtime_s, wanted.mtime_ns) || mtime == (0, 0) {
         return Ok(Match::Same);
     }
     Ok(Match::Unknown(

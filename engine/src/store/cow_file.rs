@@ -71,7 +71,15 @@ pub fn create(path: &Path, options: &CreateOptions) -> Result<Created> {
     }
     let fail = |e: std::io::Error| Error::io(format!("cannot create {name}"), e);
     let directory = parent(path);
-    let (file, is_linked) = open_unlinked(&directory, path).map_err(fail)?;
+    let (file, mut is_linked) = open_unlinked(&directory, path).map_err(fail)?;
+    if is_linked {
+        // It has its name already: whoever opens it now must not take it for an unused device.
+        lock_cow(&file, path, true)?;
+        if file.metadata().map_err(fail)?.len() != 0 {
+            let context = format!("cannot create {name}: somebody else is making it");
+            return Err(Error::new(ErrorKind::Exists, context));
+        }
+    }
     let made = (|| {
         file.set_len(options.size_bytes).map_err(fail)?;
         let device = FileDevice::from_regular(file, name.to_string());
@@ -79,6 +87,7 @@ pub fn create(path: &Path, options: &CreateOptions) -> Result<Created> {
         device.file().sync_all().map_err(fail)?;
         if !is_linked {
             link(device.file(), path).map_err(fail)?;
+            is_linked = true;
         }
         sync_directory(&directory).map_err(fail)
     })();
@@ -137,12 +146,12 @@ fn create_on_block_device(
 }
 
 fn refuse_if_used(device: &FileDevice) -> Result<()> {
-    if is_unused(device)? {
+    if is_unused(device, device.is_block())? {
         return Ok(());
     }
     let context = format!("cannot make a store on {}: it is not empty", device.name());
     Err(Error::new(ErrorKind::Exists, context)
-        .with_hint("nothing was changed; if its content may go, zero its first 128 KiB"))
+        .with_hint("nothing was changed; if its content may go, zero its first MiB"))
 }
 
 fn is_block(metadata: &std::fs::Metadata) -> bool {
@@ -211,6 +220,8 @@ pub(crate) struct OpenCow {
     pub(crate) sector: HeaderSector,
     /// The device was unused and a store was made on it.
     pub(crate) initialised: bool,
+    /// What a person should know of the device's size.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Opens a COW device for one user: locked exclusively, or shared to read it only. A device that
@@ -238,8 +249,14 @@ pub(crate) fn open(
         Err(error) => {
             let enough = chunk_size_if_unused.whole_chunks(file.size_bytes()) >= 2;
             let can_be_made = error.kind() == ErrorKind::Foreign && enough && !read_only;
-            if !can_be_made || !is_unused(&file)? {
+            if !can_be_made || error.hint().is_some() {
                 return Err(error);
+            }
+            if !is_unused(&file, file.is_block())? {
+                return Err(error.with_hint(
+                    "there is data behind its beginning, so nothing was made of it; if that may \
+                     go, zero all of it, or name a file that does not exist",
+                ));
             }
             let identity = IdentityRecord::default();
             initialise(&file, chunk_size_if_unused, Some(&identity))?;
@@ -254,7 +271,9 @@ pub(crate) fn open(
              `usnap check` and `usnap dump` still read it",
         ));
     }
+    let Created { warnings, .. } = created(sector.header.chunk_size, file.size_bytes());
     Ok(OpenCow {
+        warnings,
         device: Arc::new(LatchedDevice::new(Arc::new(file))),
         sector,
         initialised,

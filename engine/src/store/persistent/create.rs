@@ -13,42 +13,36 @@ use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::{SECTOR_LEN, to_usize};
 
-/// So much of a device must be zeros for it to count as unused: what the kernel, libblkid and the
-/// live systems' reset scripts look at.
-const UNUSED_BYTES: u64 = 64 << 10;
+/// So much of a block device must be zeros for it to count as unused: filesystems that leave their
+/// beginning alone have their superblock within it.
+const UNUSED_BYTES: u64 = 1 << 20;
 
-/// Filesystems that leave all of that zero: where their magic lies, and what it is.
-const SUPERBLOCKS: [(u64, &[u8]); 6] = [
-    (0x1_0040, b"_BHRfS_M"),
-    (0x1_0034, b"ReIsEr"),
-    (0x1_0000, b"ReIsEr4"),
-    // GFS2; UFS2 of either endianness.
-    (0x1_0000, b"\x01\x16\x19\x70"),
-    (0x1_055c, b"\x19\x01\x54\x19"),
-    (0x1_055c, b"\x19\x54\x01\x19"),
-];
-
-/// Whether nothing is on the device yet: zeros where a store or a filesystem would begin, and no
-/// filesystem that begins later.
+/// Whether nothing is on the device: a block device is zeros where a store or a filesystem would
+/// begin, of anything else every byte is zero. Holes are not read.
 ///
 /// # Errors
 /// `Io`.
-pub(crate) fn is_unused(device: &dyn BlockDevice) -> Result<bool> {
-    let len = device.size_bytes().min(UNUSED_BYTES);
-    let mut start = vec![0; to_usize(len)];
-    device.read_at(&mut start, 0)?;
-    if start.iter().any(|&byte| byte != 0) {
-        return Ok(false);
-    }
-    for (offset, magic) in SUPERBLOCKS {
-        let mut found = vec![0; magic.len()];
-        let end = offset + found.len() as u64;
-        if end <= device.size_bytes() {
-            device.read_at(&mut found, offset)?;
-            if found == magic {
+pub(crate) fn is_unused(device: &dyn BlockDevice, is_block: bool) -> Result<bool> {
+    let size_bytes = device.size_bytes();
+    let end = if is_block {
+        size_bytes.min(UNUSED_BYTES)
+    } else {
+        size_bytes
+    };
+    let mut buf = vec![0; to_usize(UNUSED_BYTES)];
+    let mut offset = 0;
+    while offset < end {
+        let extent = device.extent_at(offset, (end - offset).min(UNUSED_BYTES))?;
+        if !extent.zero {
+            let Some(piece) = buf.get_mut(..to_usize(extent.len)) else {
+                return Ok(false);
+            };
+            device.read_at(piece, offset)?;
+            if piece.iter().any(|&byte| byte != 0) {
                 return Ok(false);
             }
         }
+        offset += extent.len;
     }
     Ok(true)
 }
