@@ -1,5 +1,7 @@
 //! Where a store meets a world that changed under it: a COW file cut off, an origin that grew or
 //! was never noted down, a file that only begins like an unused one. On real files.
+// Tells clippy that the helpers here are tests too.
+#![cfg(test)]
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;

@@ -1,9 +1,11 @@
 //! The order of writes and syncs: for each kind of commit the log is exactly what DESIGN.md,
 //! "Commit", demands, and what costs nothing writes nothing.
 
-use usnap_engine::device::{BlockDevice, ZeroFlags};
+use std::sync::Arc;
+
+use usnap_engine::device::{BlockDevice, MemDevice, ZeroFlags};
 use usnap_engine::store::initialise;
-use usnap_engine::{Durability, SnapshotOptions};
+use usnap_engine::{Durability, Snapshot, SnapshotOptions};
 use usnap_format::ChunkSize;
 
 use crate::bench::Bench;
@@ -112,6 +114,24 @@ fn a_batch_that_fills_its_last_area_opens_the_next() {
         "sync",
     ];
     assert_eq!(bench.story_of_flush(), wanted);
+}
+
+#[test]
+fn exceptions_that_wait_for_a_commit_are_bounded() {
+    // Each would cost a power cut's victim a chunk, and the process its memory.
+    const BOUND: u64 = 1 << 18;
+    let (chunk_size, chunks) = (ChunkSize::from_bytes(512).unwrap(), BOUND + 5000);
+    let cow = Arc::new(MemDevice::new(512 * (chunks + chunks / 32 + 10)));
+    initialise(&*cow, chunk_size, None).unwrap();
+    let origin = Arc::new(MemDevice::new(512 * chunks));
+    let options = SnapshotOptions::default();
+    let snapshot = Snapshot::on_devices(origin, cow, &options).unwrap();
+    let data = vec![1; 512 * 1000];
+    for at in (0..512 * (chunks - 1000)).step_by(data.len()) {
+        snapshot.write_at(&data, at).unwrap();
+        assert!(snapshot.report().exceptions.uncommitted < BOUND);
+    }
+    assert!(snapshot.report().exceptions.committed >= BOUND);
 }
 
 #[test]
