@@ -2,12 +2,16 @@
 
 pub(crate) mod identity;
 
+use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use usnap_format::OriginIdentity;
 
-use crate::device::{Attempt, BlockDevice, Extent, FileDevice, ZeroFlags, share_with_qemu};
+use crate::device::{
+    Attempt, BlockDevice, Extent, FileDevice, ZeroFlags, check_range, share_with_qemu,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// An origin: read-only, of a size fixed when it is opened.
@@ -15,6 +19,9 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Origin {
     device: FileDevice,
     size_bytes: u64,
+    /// The extent that was found last, whole. An origin does not change, and finding an extent
+    /// can take a walk over the file, so those who go through it in small steps pay for it once.
+    last_extent: Mutex<Option<(Range<u64>, Extent)>>,
 }
 
 impl Origin {
@@ -34,7 +41,11 @@ impl Origin {
                 format!("{}: it is empty", cannot()),
             ));
         }
-        Ok(Self { device, size_bytes })
+        Ok(Self {
+            device,
+            size_bytes,
+            last_extent: Mutex::default(),
+        })
     }
 
     /// What this origin is recognised by. Reads about a mebibyte of it.
@@ -55,10 +66,6 @@ impl Origin {
             && theirs.file_type().is_block_device()
             && ours.rdev() == theirs.rdev();
         same_device || (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
-    }
-
-    pub(crate) fn mtime(&self) -> (i64, u32) {
-        identity::mtime(&self.device)
     }
 }
 
@@ -103,7 +110,26 @@ impl BlockDevice for Origin {
     }
 
     fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {
-        self.device.extent_at(offset, len)
+        check_range(self.device.name(), self.size_bytes, offset, len)?;
+        let known = self
+            .last_extent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let (range, extent) = match known {
+            Some((range, extent)) if range.contains(&offset) => (range, extent),
+            _ => {
+                let extent = self.device.extent_at(offset, self.size_bytes - offset)?;
+                let found = (offset..offset + extent.len, extent);
+                *self
+                    .last_extent
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
+                found
+            }
+        };
+        let len = len.min(range.end - offset);
+        Ok(Extent { len, ..extent })
     }
 
     fn is_read_only(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use usnap_format::{ChunkSize, IdentityRecord, Label, OldChunk, OriginIdentity};
+use usnap_format::{ChunkSize, IdentityRecord, Label, OldChunk};
 
 use super::status::AtomicCounters;
 use super::{Durability, Snapshot};
@@ -131,6 +131,11 @@ impl Snapshot {
             };
             write_identity(&*device, &sector.raw, &record)?;
             snapshot.has_identity = true;
+            notes.push(format!(
+                "COW device {} is tied to origin {} from now on",
+                cow.display(),
+                origin.name()
+            ));
         }
         Ok((snapshot, notes))
     }
@@ -262,8 +267,8 @@ fn refuse_same_file(origin: &Origin, cow: &Path) -> Result<()> {
         .with_hint("name a COW file of its own; it is created if it does not exist"))
 }
 
-/// Compares an origin with the record of the one that the COW device was made for: the cheap
-/// signs first, the sampled content where they differ.
+/// Compares an origin with the record of the one that the COW device was made for. The sample is
+/// always read, a mebibyte: equal sizes and times are what copying tools and build systems make.
 fn match_origin(origin: &Origin, record: Option<&IdentityRecord>) -> Result<Match> {
     let Some(record) = record else {
         return Ok(Match::Unknown(NO_ORIGIN.to_owned()));
@@ -274,32 +279,29 @@ fn match_origin(origin: &Origin, record: Option<&IdentityRecord>) -> Result<Matc
     let size_bytes = origin.size_bytes();
     if wanted.size_bytes != size_bytes {
         return Ok(Match::Different(format!(
-            "the origin was {} bytes long and is {size_bytes} bytes now",
+            "it was made for an origin of {} bytes, and this one has {size_bytes}: another image, \
+             or it changed",
             wanted.size_bytes
         )));
-    }
-    let mtime = origin.mtime();
-    // A time of whole seconds was set by somebody: build systems give all their images the same.
-    if mtime == (wanted.mtime_s, wanted.mtime_ns) && mtime.1 != 0 {
-        return Ok(Match::Same);
     }
     if wanted.sample_scheme != identity::SAMPLE_SCHEME {
         return Ok(Match::Unknown(
             "the COW device knows its origin by a sample that this version can't compare".into(),
         ));
     }
-    let OriginIdentity { sample_crc32, .. } = origin.identity()?;
-    if sample_crc32 != wanted.sample_crc32 {
+    let found = origin.identity()?;
+    if found.sample_crc32 != wanted.sample_crc32 {
         return Ok(Match::Different(
-            "the origin's content changed since".to_owned(),
+            "the origin's content changed since the COW device was made for it, or it is another image"
+                .to_owned(),
         ));
     }
-    if mtime == (wanted.mtime_s, wanted.mtime_ns) || mtime == (0, 0) {
+    if (found.mtime_s, found.mtime_ns) == (wanted.mtime_s, wanted.mtime_ns) {
         return Ok(Match::Same);
     }
-    Ok(Match::Unknown(
-        "the origin's modification time changed; its size and the sampled parts of its content \
-         are the same"
-            .to_owned(),
-    ))
+    Ok(Match::Unknown(format!(
+        "the modification time of origin {} changed; its size and the sampled parts of its \
+         content are the same (--adopt notes the new time down)",
+        origin.name()
+    )))
 }
