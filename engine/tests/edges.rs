@@ -2,6 +2,8 @@
 //! was never noted down, a file that only begins like an unused one. On real files.
 // Tells clippy that the helpers here are tests too.
 #![cfg(test)]
+// Tells clippy that the helpers here are tests too.
+#![cfg(test)]
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -243,5 +245,27 @@ fn a_size_that_a_kernel_would_fill_to_death_is_warned_of_when_it_is_opened_too()
     assert!(
         notes.iter().any(|note| note.contains("invalidates")),
         "{notes:?}"
+    );
+}
+
+#[test]
+fn zeroing_over_a_hole_of_the_origin_zeroes_what_was_written_there() {
+    let bench = Bench::new();
+    let path = bench.path("origin");
+    File::create(&path).unwrap().set_len(64 * 4096).unwrap();
+    bench.create(100);
+    let (snapshot, _) = bench.open("origin", &SnapshotOptions::default()).unwrap();
+    for chunk in [3, 7, 8, 40] {
+        snapshot.write_at(&[5; 4096], chunk * 4096).unwrap();
+    }
+    let flags = usnap_engine::device::ZeroFlags::default();
+    snapshot.zero_at(4096, 60 * 4096, flags).unwrap();
+    let mut found = vec![1; 64 * 4096];
+    snapshot.read_at(&mut found, 0).unwrap();
+    assert!(found.iter().all(|&byte| byte == 0));
+    assert_eq!(
+        snapshot.report().exceptions.uncommitted,
+        4,
+        "no chunk was taken for it"
     );
 }

@@ -56,21 +56,28 @@ impl Snapshot {
             ..flags
         };
         while len > 0 {
-            let piece = self.map(offset, len);
-            let done = match piece.place {
-                Place::Cow { offset: cow_offset } => {
-                    let result = self.store.device().zero_at(cow_offset, piece.len, flags);
-                    self.store.mark_dirty();
-                    result.map_err(|e| self.cut_off(e, ErrorKind::Io))?;
-                    piece.len
-                }
-                Place::Pending => self.write_unmapped(offset, piece.len, Payload::Zeros(flags))?,
-                Place::Origin => self.zero_unmapped(offset, piece.len, flags)?,
+            let done = match self.map(offset, 1).place {
+                Place::Cow { .. } => self.zero_mapped(offset, len, flags)?,
+                Place::Pending => self.write_unmapped(offset, len, Payload::Zeros(flags))?,
+                Place::Origin => self.zero_unmapped(offset, len, flags)?,
             };
             offset += done;
             len -= done;
         }
         Ok(())
+    }
+
+    /// Zeroes the mapped beginning of a range in place; how many bytes that was.
+    fn zero_mapped(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<u64> {
+        let piece = self.map(offset, len);
+        let Place::Cow { offset: cow_offset } = piece.place else {
+            // A mapped chunk stays mapped.
+            return Ok(0);
+        };
+        let result = self.store.device().zero_at(cow_offset, piece.len, flags);
+        self.store.mark_dirty();
+        result.map_err(|e| self.cut_off(e, ErrorKind::Io))?;
+        Ok(piece.len)
     }
 
     /// Zeroes the beginning of an unmapped range; how many bytes that was, or 0 where the range is
@@ -82,7 +89,13 @@ impl Snapshot {
         }
         let extent = self.origin.extent_at(offset, len)?;
         if extent.zero {
-            return Ok(extent.len);
+            // As far as nothing is mapped over the hole.
+            let piece = self.map(offset, extent.len);
+            return Ok(if piece.place == Place::Origin {
+                piece.len
+            } else {
+                0
+            });
         }
         // Only the chunks that have data: a hole behind them is left alone.
         let data_end = (offset + extent.len).next_multiple_of(self.chunk_size.bytes());

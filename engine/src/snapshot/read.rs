@@ -73,6 +73,12 @@ impl Snapshot {
             let context = format!("cannot tell what an empty range of {} is", self.name);
             return Err(Error::new(ErrorKind::OutOfRange, context));
         }
+        // Below an unmapped beginning the origin's extent comes first: looking for the end of the
+        // unmapped run in what lies behind it would be done again for each extent.
+        let len = match self.map(offset, 1).place {
+            Place::Cow { .. } => len,
+            Place::Origin | Place::Pending => self.origin.extent_at(offset, len)?.len,
+        };
         let piece = self.map(offset, len);
         match piece.place {
             Place::Origin | Place::Pending => {

@@ -26,7 +26,7 @@ const CLAIM_CHUNKS_MAX: u64 = 1 << 12;
 const BOUNCE_BYTES: u64 = 1 << 20;
 
 thread_local! {
-    /// Where a chunk is put together. Grows to the chunk size once, then stays.
+    /// Where a chunk is put together, a piece at a time. Grows to a piece once, then stays.
     static BOUNCE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -49,15 +49,15 @@ impl<'a> Payload<'a> {
         }
     }
 
-    fn copy_to(self, out: &mut [u8]) {
+    fn copy_to(self, out: &mut [u8]) -> Result<()> {
         match self {
-            Self::Bytes(bytes) => {
-                if let Some(bytes) = bytes.get(..out.len()) {
-                    out.copy_from_slice(bytes);
-                }
-            }
+            Self::Bytes(bytes) => match bytes.get(..out.len()) {
+                Some(bytes) => out.copy_from_slice(bytes),
+                None => return Err(broken("a payload ends before its range")),
+            },
             Self::Zeros(_) => out.fill(0),
         }
+        Ok(())
     }
 }
 
@@ -155,20 +155,23 @@ impl Snapshot {
         let offset = self.cow_offset(prepared.run.first);
         match payload {
             Payload::Bytes(bytes) => {
-                let len = to_usize(len);
-                let bytes = bytes.get(..len).unwrap_or(bytes);
+                let Some(bytes) = bytes.get(..to_usize(len)) else {
+                    return Err(broken("a claim is longer than its payload"));
+                };
                 self.store.device().write_at(bytes, offset)
             }
             // The chunk may have been somebody's before: what looks like a hole may not be one.
             Payload::Zeros(flags) => self.store.device().zero_at(offset, len, flags),
         }
-        .map_err(|e| self.cut_off(e, ErrorKind::NoSpace))?;
+        .map_err(|e| self.cut_off(e, ErrorKind::NoSpace))
+        .inspect_err(|e| self.note_failure(e))?;
         prepared.finish(claim)?;
         self.counters.whole_first_writes(count);
         Ok(len)
     }
 
-    /// Writes part of a chunk: the rest of it is the origin's, and the whole is written at once.
+    /// Writes part of a chunk: the rest of it is the origin's, and the whole is written before it is
+    /// published.
     fn write_part(
         &self,
         claim: &mut Claim<'_>,
@@ -209,7 +212,7 @@ impl Snapshot {
             result.map_err(|e| self.cut_off(e, ErrorKind::NoSpace))
         });
         BOUNCE.set(bounce);
-        result
+        result.inspect_err(|e| self.note_failure(e))
     }
 
     /// Lays what is new over the origin's bytes.
@@ -238,12 +241,12 @@ impl Snapshot {
             self.read_origin(tail, origin_offset + new.end)?;
         }
         if let Some(middle) = buf.get_mut(start..end) {
-            payload.from(new.payload_from).copy_to(middle);
+            payload.from(new.payload_from).copy_to(middle)?;
         }
         Ok(buf)
     }
 
-    /// Reads from the origin; what lies behind its end is zeros (durability rule 34).
+    /// Reads from the origin; what lies behind its end is zeros (DESIGN.md, "Where a write goes").
     fn read_origin(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let available = self.size_bytes.saturating_sub(offset).min(buf.len() as u64);
         let (inside, behind) = buf.split_at_mut(to_usize(available));
@@ -289,6 +292,15 @@ impl Snapshot {
             self.counters.refused_for_space();
         }
     }
+}
+
+/// An invariant of this file that does not hold: the request fails, nothing is published.
+#[cold]
+fn broken(what: &str) -> Error {
+    Error::new(
+        ErrorKind::Io,
+        format!("cannot write, a bug in usnap: {what}"),
+    )
 }
 
 /// Which bytes of a piece of a chunk are new, and where in the payload they come from.
