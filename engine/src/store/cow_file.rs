@@ -189,7 +189,7 @@ fn open_unlinked(directory: &Path, path: &Path) -> std::io::Result<(File, bool)>
 }
 
 /// On btrfs a write to a block that was written before takes a new one, and may find no space:
-/// only a file without data checksums is written in place (durability rule 28). Elsewhere, or
+/// only a file without data checksums is written in place (DESIGN.md, "Full"). Elsewhere, or
 /// where it can't be had, nothing is lost.
 fn avoid_data_cow(fd: &impl AsFd) {
     const BTRFS_MAGIC: u64 = 0x9123_683e;

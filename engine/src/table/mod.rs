@@ -182,7 +182,7 @@ impl ExceptionTable {
 
     /// Waits until `old_chunk` is not pending any more.
     pub(crate) fn wait_while_pending(&self, old_chunk: OldChunk) {
-        // SeqCst here and in `release_waiters`: either the waiter sees the new slot, or whoever
+        // SeqCst here and in `wake_waiters`: either the waiter sees the new slot, or whoever
         // changed the slot sees the waiter.
         self.waiters.fetch_add(1, Ordering::SeqCst);
         let mut guard = self

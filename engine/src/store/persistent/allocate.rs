@@ -4,7 +4,7 @@
 //! - A number is in one place: free (at or above `next_free`, or returned), or taken.
 //! - For every exception taken, committed or not, the entry it will become lies in an area inside
 //!   the device; if that entry fills its area, the next area lies inside the device too and its
-//!   space is reserved (SPEC.md, "Capacity"; durability rule 5). So a commit never finds the
+//!   space is reserved (SPEC.md section 6; DESIGN.md, invariant 5). So a commit never finds the
 //!   store full.
 
 use std::collections::BTreeSet;

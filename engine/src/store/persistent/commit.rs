@@ -54,8 +54,13 @@ impl CurrentArea {
         let at = sector * SECTOR_SIZE;
         let offset = area_offset(layout, self.position.area)? + at;
         let start = to_usize(at);
-        let bytes = self.bytes.get(start..start.saturating_add(SECTOR_LEN));
-        device.write_at(bytes.unwrap_or_default(), offset)
+        match self.bytes.get(start..start.saturating_add(SECTOR_LEN)) {
+            Some(bytes) => device.write_at(bytes, offset),
+            None => Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("cannot commit, a bug in usnap: sector {sector} is outside its area"),
+            )),
+        }
     }
 
     /// Writing behind the end of a file that somebody cut off would extend it, over zeros; and an
@@ -125,7 +130,7 @@ pub(super) fn area_offset(layout: Layout, area: AreaIndex) -> Result<u64> {
 }
 
 /// A sync that failed can't be repeated, whatever its reason: the kernel forgets which pages it
-/// could not write (durability rules 24 and 29).
+/// could not write (DESIGN.md, "When a flush fails").
 fn final_failure(error: Error) -> Error {
     if error.kind() == ErrorKind::NoSpace {
         error.with_kind(ErrorKind::Io)

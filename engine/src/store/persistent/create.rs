@@ -1,6 +1,6 @@
 //! Making a store, and writing its identity record.
 //!
-//! The order of a new store (durability rule 3): area 0 as zeros, sync, then the header with the
+//! The order of a new store (DESIGN.md, "Opening"): area 0 as zeros, sync, then the header with the
 //! identity record, sync. Until the header is there the device is no store, so no cut can bring
 //! old bytes in area 0 alive.
 
@@ -90,7 +90,7 @@ fn record_in(chunk: &mut [u8]) -> Option<&mut [u8; IDENTITY_LEN]> {
 }
 
 /// Writes the identity record behind an existing header, touching no other byte: the kernel owns
-/// the first 16, and may have set `valid` to 0 meanwhile (durability rule 7).
+/// the first 16, and may have set `valid` to 0 meanwhile (DESIGN.md, invariant 9).
 ///
 /// # Errors
 /// `Corrupt` where the header is not the one that was loaded, `NoSpace`, `Io`.

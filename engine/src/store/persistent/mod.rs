@@ -45,7 +45,7 @@ pub(crate) struct PersistentStore {
     state: Mutex<State>,
     epoch_done: Condvar,
     /// Chunks or exceptions were written that no seal has covered. True at open: what an earlier
-    /// process wrote may be only in the page cache (durability rule 27).
+    /// process wrote may be only in the page cache (DESIGN.md, "Flush and groups").
     dirty: AtomicBool,
     area: Mutex<CurrentArea>,
     /// Old chunks whose exceptions were not committed when the store was latched.
@@ -81,7 +81,7 @@ pub(crate) struct LoadNotes {
 impl PersistentStore {
     /// Loads the store on `device` into `table`. `judge` may refuse what was found before anything
     /// is changed; then, unless `read_only`, bytes behind the terminator are zeroed and synced,
-    /// before anything else may be written (durability rule 1).
+    /// before anything else may be written (DESIGN.md, "Opening").
     ///
     /// # Errors
     /// `Corrupt`, `Io`, `NoSpace`, and what `judge` says.
@@ -105,7 +105,7 @@ impl PersistentStore {
             if let Some(junk_offset) = loaded.junk_offset {
                 clear_junk(&*device, layout, area, &mut loaded.area_bytes, junk_offset)?;
             }
-            // The area may be a hole, in a copy made sparse (durability rule 4).
+            // The area may be a hole, in a copy made sparse (DESIGN.md, "Opening").
             device.reserve_at(area_offset(layout, area)?, layout.chunk_size.bytes())?;
             // Asked now, while nobody else can be using what lies behind the file's end.
             device.can_zero_fast();
@@ -194,7 +194,7 @@ impl PersistentStore {
     }
 
     /// Latches the device, before any waiter wakes. Exceptions that are not committed are lost to
-    /// readers: their data may be gone from the page cache (durability rule 25).
+    /// readers: their data may be gone from the page cache (DESIGN.md, "When a flush fails").
     fn latch<'e>(&self, cause: &Error, uncommitted: impl Iterator<Item = &'e Exception>) {
         self.device.latch(cause);
         let lost = uncommitted.map(|exception| exception.old_chunk.0).collect();
