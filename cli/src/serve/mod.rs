@@ -113,6 +113,9 @@ pub(crate) fn run(plan: &Plan) -> Result<ExitCode> {
     if plan.exit_with_parent {
         parent::follow()?;
     }
+    if let Some(path) = &plan.pid_file {
+        pid_file::refuse_other_files(path)?;
+    }
     let served = Served::open(plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
