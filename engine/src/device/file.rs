@@ -105,7 +105,7 @@ impl FileDevice {
 
     /// A write behind the end of a regular file would make it longer, over a hole where a cut-off
     /// chunk was. The known size is refreshed only where it seems to end too early: a file that
-    /// is cut off meanwhile is noticed by the next look (DESIGN.md, "Media").
+    /// is cut off meanwhile is noticed by the next look (DESIGN.md, "Full").
     #[inline]
     fn refuse_beyond_end(&self, offset: u64, len: u64) -> Result<()> {
         let known = self.known_size_bytes.load(Ordering::Relaxed);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, IFlags, Mode, OFlags};
-use usnap_format::{ChunkSize, IdentityRecord, Label, Layout, OriginIdentity};
+use usnap_format::{ChunkSize, IdentityRecord, Label, Layout, MAGIC_BYTES, OriginIdentity};
 
 use super::persistent::create::{initialise, is_unused};
 use super::persistent::walk::{HeaderSector, MAX_CHUNK_BYTES, read_header};
@@ -224,9 +224,14 @@ pub(crate) struct OpenCow {
     pub(crate) warnings: Vec<String>,
 }
 
+/// Whether the magic's place is zero, which to the kernel says that there is no store yet.
+fn begins_with_zeros(device: &dyn BlockDevice) -> bool {
+    let mut magic = [1; MAGIC_BYTES.len()];
+    device.read_at(&mut magic, 0).is_ok() && magic == [0; MAGIC_BYTES.len()]
+}
+
 /// Opens a COW device for one user: locked exclusively, or shared to read it only. A device that
-/// is all zeros where a store would begin becomes an empty store, as the kernel would make of it
-/// (SPEC.md, "A new store"), if `chunk_size_if_unused` says of which chunk size.
+/// is unused becomes an empty store of `chunk_size_if_unused`, unless it is only to be read.
 ///
 /// # Errors
 /// `InUse` naming the holder, `Foreign`, `Corrupt`, `InvalidStore`, `NotFound`, `Io`.
@@ -248,8 +253,7 @@ pub(crate) fn open(
         Ok(sector) => sector,
         Err(error) => {
             let enough = chunk_size_if_unused.whole_chunks(file.size_bytes()) >= 2;
-            let can_be_made = error.kind() == ErrorKind::Foreign && enough && !read_only;
-            if !can_be_made || error.hint().is_some() {
+            if read_only || !enough || !begins_with_zeros(&file) {
                 return Err(error);
             }
             if !is_unused(&file, file.is_block())? {

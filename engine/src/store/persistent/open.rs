@@ -41,6 +41,7 @@ pub(super) fn load(
     let mut committed = 0_u64;
     let mut beyond_origin = 0_u64;
     let mut last = None;
+    let mut area_bytes = Vec::new();
     while let Some(area) = walk.next_area()? {
         for (index, exception) in area.view.exceptions().enumerate() {
             let refuse = |why: &str| {
@@ -66,13 +67,12 @@ pub(super) fn load(
             order.push(exception.new_chunk);
             committed += 1;
         }
-        last = Some((
-            area.index,
-            area.bytes.to_vec(),
-            area.view.has_junk_behind_terminator(),
-        ));
+        if !area.view.is_full() {
+            area_bytes.extend_from_slice(area.bytes);
+            last = Some((area.index, area.view.has_junk_behind_terminator()));
+        }
     }
-    let Some((area, area_bytes, junk_offset)) = last else {
+    let Some((area, junk_offset)) = last else {
         return Err(Error::new(
             ErrorKind::Corrupt,
             "cannot find any metadata area",

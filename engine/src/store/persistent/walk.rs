@@ -23,7 +23,7 @@ pub(crate) struct HeaderSector {
     pub(crate) identity: std::result::Result<Option<IdentityRecord>, usnap_format::FormatError>,
 }
 
-/// Reads and validates the header. A store that is not initialised is `Foreign`, with a hint.
+/// Reads and validates the header. A device that begins with zeros is `Foreign` too.
 ///
 /// # Errors
 /// `Foreign`, `Corrupt` (a bad chunk size, or a device too small for it), `Io`.
@@ -39,7 +39,7 @@ pub(crate) fn read_header(device: &dyn BlockDevice) -> Result<HeaderSector> {
         };
         let context = format!("cannot use COW device {name}: it {what}");
         return Err(Error::new(ErrorKind::Foreign, context)
-            .with_hint("name a file that does not exist yet, and it is created"));
+            .with_hint("`usnap create` makes a COW file, and `serve` where there is none yet"));
     }
     device.read_at(&mut sector, 0)?;
     let raw: [u8; HEADER_LEN] = sector.first_chunk().copied().unwrap_or_default();
@@ -49,11 +49,15 @@ pub(crate) fn read_header(device: &dyn BlockDevice) -> Result<HeaderSector> {
             usnap_format::FormatError::NewStore => ErrorKind::Foreign,
             _ => error.kind(),
         };
-        error
+        let error = error
             .context(format!(
                 "cannot use {name} as a COW device: its header is not a store's"
             ))
-            .with_kind(kind)
+            .with_kind(kind);
+        match kind {
+            ErrorKind::Foreign => error.with_hint("is it the origin? The COW file is another"),
+            _ => error,
+        }
     })?;
     check_chunk_size(name, header.chunk_size, size_bytes)?;
     let record = sector.get(to_usize(IDENTITY_OFFSET)..).unwrap_or_default();
