@@ -6,6 +6,7 @@ mod commands;
 mod control;
 mod exit_code;
 mod failure;
+mod file_size_limit;
 mod logging;
 mod output;
 mod private_dir;
@@ -17,6 +18,7 @@ mod size;
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
+    file_size_limit::make_an_error();
     let result = args::Cli::try_parse()
         .map_err(failure::Failure::from)
         .and_then(|cli| {
