@@ -2,10 +2,14 @@
 
 /// The units, smallest first; each is 1024 of the one before.
 const UNITS: [char; 4] = ['K', 'M', 'G', 'T'];
+/// The largest offset in a file.
+pub(crate) const MAX_BYTES: u64 = i64::MAX.cast_unsigned();
 
 /// Reads a size in bytes: digits, then K, M, G or T (also KiB, MiB, ...; any case).
 ///
 /// `KB` and its like are refused: they mean 1000 to some and 1024 to others.
+///
+/// Files end before 8 EiB, so no size is larger.
 ///
 /// # Errors
 /// Says what is wrong with the text, as the end of a sentence.
@@ -21,7 +25,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let number: u64 = number.parse().map_err(|_| too_large())?;
     let mut letters = suffix.chars();
     let Some(letter) = letters.next() else {
-        return Ok(number);
+        return within_a_file(number);
     };
     let power = UNITS
         .iter()
@@ -39,11 +43,19 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     if !rest.is_empty() && !rest.eq_ignore_ascii_case("ib") {
         return Err(format!("unknown unit '{suffix}'; K, M, G and T are known"));
     }
-    number.checked_mul(1 << (10 * power)).ok_or_else(too_large)
+    let bytes = number.checked_mul(1 << (10 * power));
+    within_a_file(bytes.ok_or_else(too_large)?)
+}
+
+fn within_a_file(bytes: u64) -> Result<u64, String> {
+    if bytes > MAX_BYTES {
+        return Err(too_large());
+    }
+    Ok(bytes)
 }
 
 fn too_large() -> String {
-    "more than 16 exbibytes".to_owned()
+    "8 EiB or more, and no file can be so large".to_owned()
 }
 
 /// A size to be read: exact where that is short (`4 KiB`), else with one decimal (`1.4 GiB`).
@@ -71,7 +83,7 @@ pub(crate) fn human(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{human, parse};
+    use super::{MAX_BYTES, human, parse};
 
     #[test]
     fn sizes_are_read_in_powers_of_1024() {
@@ -87,8 +99,8 @@ mod tests {
             ("64MiB", 64 << 20),
             ("10G", 10 << 30),
             ("2T", 2 << 40),
-            ("18446744073709551615", u64::MAX),
-            ("16777215T", 16_777_215 << 40),
+            ("9223372036854775807", MAX_BYTES),
+            ("8388607T", 8_388_607 << 40),
         ];
         for (text, bytes) in table {
             assert_eq!(parse(text), Ok(bytes), "{text}");
@@ -112,8 +124,11 @@ mod tests {
             ("4mb", "1000 to some"),
             ("1.5G", "whole number"),
             ("1,5G", "whole number"),
-            ("18446744073709551616", "more than"),
-            ("16777216T", "more than"),
+            ("9223372036854775808", "8 EiB or more"),
+            ("8388608T", "8 EiB or more"),
+            ("18446744073709551615", "8 EiB or more"),
+            ("18446744073709551616", "8 EiB or more"),
+            ("16777216T", "8 EiB or more"),
         ];
         for (text, reason) in table {
             let error = parse(text).expect_err(text);

@@ -1,11 +1,17 @@
 //! What must not cost anybody data, a server or a terminal, however it was typed: each test makes
 //! the trap and looks at what is left.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use usnap_test_support::{Lab, Scratch};
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use usnap_test_support::raw_client::command;
+use usnap_test_support::tool::wait;
+use usnap_test_support::{Lab, NBD_ENOSPC, RawClient, Scratch, Tool};
 
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
 
@@ -29,7 +35,7 @@ fn a_pid_file_replaces_nothing_but_a_pid_file() -> Result<()> {
     std::os::unix::fs::symlink("nowhere", path("link"))?;
     drop(std::os::unix::net::UnixListener::bind(path("socket"))?);
     std::fs::create_dir(path("folder"))?;
-    let pipe = usnap_test_support::Tool::new("mkfifo").arg(path("pipe"));
+    let pipe = Tool::new("mkfifo").arg(path("pipe"));
     pipe.ok()?;
     let traps = ["disk.img", "c.cow", "link", "socket", "folder", "pipe"];
     for trap in traps.into_iter().chain(["/dev/null"]) {
@@ -75,5 +81,78 @@ fn a_pid_file_left_behind_is_replaced() -> Result<()> {
     let said = tool.current_dir(scratch.path()).ok()?;
     ensure!(said.trim().parse::<u32>()? > 1, "{said}");
     ensure!(!scratch.join("pid").exists());
+    Ok(())
+}
+
+/// The system ends a process with a signal when it writes behind its limit of file sizes.
+#[test]
+fn a_limit_of_file_sizes_ends_neither_the_server_nor_create() -> Result<()> {
+    let scratch = place("fsize")?;
+    let created = ["create", "small.cow", "--size", "1G"];
+    let limited = Tool::new("prlimit").args(["--fsize=1048576", LAB.program()]);
+    let refused = limited
+        .args(created)
+        .current_dir(scratch.path())
+        .fails_with(1)?;
+    ensure!(
+        refused.stderr.starts_with("usnap: cannot create small.cow")
+            && refused.stderr.contains("File too large"),
+        "{refused}"
+    );
+    ensure!(!scratch.join("small.cow").exists());
+
+    // A COW made without the limit, served under it: the first chunks fit, then no more do.
+    LAB.usnap(&["create", "c.cow", "--size", "4M"])
+        .current_dir(scratch.path())
+        .ok()?;
+    scratch.sparse_file("disk.img", 2 << 20)?;
+    let mut limited = Command::new("prlimit");
+    limited
+        .args(["--fsize=1048576", LAB.program(), "serve", "disk.img"])
+        .args(["--cow", "c.cow", "--socket", "s", "--commit-interval", "0"])
+        .current_dir(scratch.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = limited.spawn()?;
+    let mut uri = String::new();
+    let stdout = child.stdout.take().context("no standard output")?;
+    BufReader::new(stdout).read_line(&mut uri)?;
+    let mut client = RawClient::connect(&scratch.join("s"))?;
+    let chunk = [7; 4096];
+    let errors = (0..512_u64)
+        .map(|number| client.call(command::WRITE, number * 4096, 4096, &chunk))
+        .collect::<Result<Vec<u32>>>()?;
+    ensure!(errors[0] == 0 && errors[511] == NBD_ENOSPC, "{errors:?}");
+    ensure!(
+        errors.iter().all(|error| [0, NBD_ENOSPC].contains(error)),
+        "{errors:?}"
+    );
+    client.flush()?;
+    let mut read = [0; 4096];
+    client.read_at(0, &mut read)?;
+    ensure!(read == chunk);
+    client.disconnect()?;
+    kill_process(Pid::from_child(&child), Signal::TERM)?;
+    let status = wait(&mut child, Duration::from_secs(20))?.context("it does not end")?;
+    ensure!(status.success(), "{status}");
+    LAB.check_is_clean(&scratch.join("c.cow"))
+}
+
+/// Such sizes got as far as a system call's argument, and the message was a conversion's.
+#[test]
+fn sizes_that_no_file_can_have_are_a_usage_error_in_words() -> Result<()> {
+    let scratch = place("huge")?;
+    for size in ["9223372036854775808", "18446744073709551615", "8388608T"] {
+        for words in [
+            ["create", "c.cow", "--chunk-size", "4K", "--size"],
+            ["serve", "disk.img", "--cow", "c.cow", "--cow-size"],
+            ["serve", "disk.img", "--transient", "--name=x", "--ram-limit"],
+        ] {
+            let tool = LAB.usnap(&words).arg(size).current_dir(scratch.path());
+            let refused = tool.fails_with(2)?;
+            ensure!(refused.stderr.contains("8 EiB or more"), "{refused}");
+            ensure!(!scratch.join("c.cow").exists());
+        }
+    }
     Ok(())
 }

@@ -141,11 +141,31 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
 
 /// The size at which a COW file for an origin can never be full.
 pub(crate) fn never_full(origin_bytes: u64, chunk_size: ChunkSize) -> Result<u64> {
-    cow_file::default_size_bytes(origin_bytes, chunk_size).ok_or_else(|| {
-        Failure::new(format!(
-            "cannot make a COW file that holds all of {} in chunks of {}",
-            size::human(origin_bytes),
-            size::human(chunk_size.bytes())
-        ))
-    })
+    let size_bytes = cow_file::default_size_bytes(origin_bytes, chunk_size);
+    size_bytes
+        .filter(|bytes| *bytes <= size::MAX_BYTES)
+        .ok_or_else(|| {
+            Failure::new(format!(
+                "cannot make a COW file that holds all of {} in chunks of {}: no file can be so \
+                 large",
+                size::human(origin_bytes),
+                size::human(chunk_size.bytes())
+            ))
+            .with_hint("say how large it is to be: --cow-size of serve, --size of create")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ChunkSize, never_full};
+
+    #[test]
+    fn an_origin_too_large_for_a_cow_file_of_its_own_is_refused_in_words() {
+        let chunk_size = ChunkSize::default();
+        assert!(never_full(1 << 62, chunk_size).is_ok());
+        for bytes in [i64::MAX.cast_unsigned(), u64::MAX] {
+            let text = never_full(bytes, chunk_size).unwrap_err().to_string();
+            assert!(text.contains("no file can be so large\nhint: "), "{text}");
+        }
+    }
 }
