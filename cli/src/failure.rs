@@ -5,6 +5,7 @@ use std::fmt;
 use usnap_nbd::server::ServerError;
 
 use crate::exit_code::ExitCode;
+use crate::printable::one_line;
 
 /// What a command returns.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
@@ -107,19 +108,6 @@ impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {self}", self.code)
     }
-}
-
-/// Paths and peers can hold anything: what would end the line or steer a terminal is escaped.
-fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default())
-        } else {
-            line.push(c)
-        }
-    }
-    line
 }
 
 impl From<anyhow::Error> for Failure {

@@ -1,9 +1,15 @@
 //! The log: standard error, as text for people or as JSON for collectors.
 
+use std::fmt::{self, Debug};
 use std::io;
 
 use clap::{Args, ValueEnum};
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+
+use crate::printable::one_line;
 
 /// What was typed about the log; the same for every command.
 #[derive(Args, Debug)]
@@ -75,7 +81,17 @@ pub(crate) fn start(args: &LogArgs) {
             .without_time()
             .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
             .compact()
+            .fmt_fields(debug_fn(write_field).delimited(" "))
             .try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
     };
+}
+
+/// A field on the event's line. The message is text; others have their names.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    let value = one_line(&format!("{value:?}"));
+    match field.name() {
+        "message" => writer.write_str(&value),
+        name => write!(writer, "{name}={value}"),
+    }
 }

@@ -9,6 +9,7 @@ mod failure;
 mod file_size_limit;
 mod logging;
 mod output;
+mod printable;
 mod private_dir;
 mod progress;
 mod report;

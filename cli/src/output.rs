@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
+use crate::printable;
 
 /// Buffered standard output. `finish` must be called: it shows whether everything was written.
 pub(crate) fn stdout() -> BufWriter<StdoutLock<'static>> {
@@ -38,5 +39,5 @@ pub(crate) fn print(text: &str) -> Result<()> {
 pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| anyhow::Error::new(error).context("cannot write the result as JSON"))?;
-    print(&text)
+    print(&printable::json(&text))
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::printable::one_line;
+
 /// Shorter work says nothing: it is over before anybody could read it.
 const FIRST_LINE_AFTER: Duration = Duration::from_secs(3);
 const NEXT_LINE_AFTER: Duration = Duration::from_secs(10);
@@ -21,7 +23,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Begins `what` (as in "checking c.cow"), counted in `unit`s, up to `total` where it is known.
     pub(crate) fn new(what: impl Into<String>, unit: &'static str, total: Option<u64>) -> Self {
-        let what = what.into();
+        let what = one_line(&what.into());
         let bar = stderr().is_terminal().then(|| bar(&what, unit, total));
         Self {
             what,

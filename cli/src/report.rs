@@ -8,6 +8,7 @@ use usnap_engine::StatusReport;
 use usnap_format::Status;
 use usnap_nbd::server::Counts;
 
+use crate::printable::one_line;
 use crate::size;
 
 /// What `status` prints, and what a server answers on its control socket.
@@ -106,7 +107,8 @@ const INVALID: &str = "invalid";
 /// The kernel's line first, then a few lines for people.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.status)?;
+        // What a server answered is no more to be believed than a file.
+        writeln!(f, "{}", one_line(&self.status))?;
         match &self.server {
             Some(server) => writeln!(
                 f,
@@ -165,7 +167,11 @@ impl fmt::Display for Report {
             )?;
         }
         match &self.latched {
-            Some(why) => writeln!(f, "nothing more is written after a failed flush: {why}"),
+            Some(why) => writeln!(
+                f,
+                "nothing more is written after a failed flush: {}",
+                one_line(why)
+            ),
             None => Ok(()),
         }
     }

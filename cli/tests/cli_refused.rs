@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use usnap_test_support::raw_client::command;
-use usnap_test_support::tool::wait;
+use usnap_test_support::tool::{Output, wait};
 use usnap_test_support::{Lab, NBD_ENOSPC, RawClient, Scratch, Tool};
 
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
@@ -146,13 +146,86 @@ fn sizes_that_no_file_can_have_are_a_usage_error_in_words() -> Result<()> {
         for words in [
             ["create", "c.cow", "--chunk-size", "4K", "--size"],
             ["serve", "disk.img", "--cow", "c.cow", "--cow-size"],
-            ["serve", "disk.img", "--transient", "--name=x", "--ram-limit"],
+            [
+                "serve",
+                "disk.img",
+                "--transient",
+                "--name=x",
+                "--ram-limit",
+            ],
         ] {
             let tool = LAB.usnap(&words).arg(size).current_dir(scratch.path());
             let refused = tool.fails_with(2)?;
             ensure!(refused.stderr.contains("8 EiB or more"), "{refused}");
             ensure!(!scratch.join("c.cow").exists());
         }
+    }
+    Ok(())
+}
+
+/// Messages printed paths as they are: a file's name could clear the screen or forge a line.
+#[test]
+fn a_files_name_can_not_steer_the_terminal() -> Result<()> {
+    let scratch = place("escape")?;
+    let (cow, image) = (
+        "a\u{1b}[2J\nusnap: forged\u{9b}.cow",
+        "i\u{1b}[31m\n\u{7f}.img",
+    );
+    let path = scratch.sparse_file(image, 1 << 20)?;
+    let calls: [(&[&str], i32); 11] = [
+        (&["create", cow, "--origin", image], 0),
+        (&["create", cow, "--size", "1M"], 1),
+        (&["status", cow], 0),
+        (&["status", "--json", cow], 0),
+        (&["check", cow, "--origin", image], 0),
+        (
+            &[
+                "serve",
+                image,
+                "--cow",
+                cow,
+                "--chunk-size",
+                "64K",
+                "--run",
+                "true",
+            ],
+            0,
+        ),
+        (&["serve", image, "--cow", image, "--run", "true"], 1),
+        (
+            &["serve", image, "-r", "--run", "true", "--pid-file", image],
+            1,
+        ),
+        (&["dump", image], 1),
+        (&["status", "no\u{1b}c\r\nsuch"], 1),
+        (&["create", "l", "--size", "1M", "--label", "\u{1b}c\n"], 2),
+    ];
+    for (words, code) in calls {
+        let said = LAB
+            .usnap(words)
+            .current_dir(scratch.path())
+            .fails_with(code)?;
+        is_plain(&said)?;
+    }
+    std::fs::write(&path, vec![1; 2 << 20])?;
+    for words in [
+        &["check", cow, "--origin", image][..],
+        &["check", "--json", cow, "--origin", image],
+    ] {
+        let said = LAB.usnap(words).current_dir(scratch.path()).fails_with(3)?;
+        ensure!(said.stdout.contains("31m"), "{said}");
+        is_plain(&said)?;
+    }
+    Ok(())
+}
+
+fn is_plain(output: &Output) -> Result<()> {
+    let lines = output.stdout.lines().chain(output.stderr.lines());
+    for line in lines {
+        ensure!(
+            !line.contains(char::is_control) && !line.starts_with("usnap: forged"),
+            "{output}"
+        );
     }
     Ok(())
 }

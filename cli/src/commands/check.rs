@@ -10,6 +10,7 @@ use crate::control;
 use crate::exit_code::ExitCode;
 use crate::failure::Result;
 use crate::output;
+use crate::printable;
 use crate::progress::Progress;
 
 /// Check a COW file for damage, changing nothing
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         output::print_json(&Document::new(&report))?;
     } else {
-        output::print(&text(&args.cow.display().to_string(), &report))?;
+        output::print(&text(&printable::path(&args.cow), &report))?;
     }
     Ok(if report.is_clean() {
         ExitCode::Success
@@ -57,7 +58,7 @@ fn text(cow: &str, report: &CheckReport) -> String {
     let mut text = String::new();
     for finding in &report.findings {
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{}", finding.message);
+        let _ = writeln!(text, "{}", printable::one_line(&finding.message));
     }
     let verdict = match (report.finding_count, report.findings.len() as u64) {
         (0, _) => "clean".to_owned(),

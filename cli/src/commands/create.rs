@@ -11,6 +11,7 @@ use crate::args::{chunk_size_parser, size_parser};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
 use crate::output;
+use crate::printable;
 use crate::serve::never_full;
 use crate::size;
 
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let chunks = chunk_size.whole_chunks(created.size_bytes);
     output::print(&format!(
         "created {}: {}, room for {} chunks of {}",
-        args.cow.display(),
+        printable::path(&args.cow),
         size::human(created.size_bytes),
         Layout::new(chunk_size).capacity(chunks),
         size::human(chunk_size.bytes()),

@@ -19,6 +19,7 @@ use crate::commands::{dump, run as run_command};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
 use crate::output;
+use crate::printable;
 use crate::private_dir;
 
 const IMAGE_MIB: usize = 64;
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn show(folder: &Path, pattern: bool) -> Result<()> {
     say(&format!(
         "# in {}, which is removed at the end",
-        folder.display()
+        printable::path(folder)
     ))?;
     if pattern || !make_filesystem()? {
         make_pattern()?;

@@ -10,6 +10,7 @@ use usnap_format::{AreaIndex, Exception, IdentityRecord, NewChunk};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
 use crate::output;
+use crate::printable;
 use crate::progress::Progress;
 
 /// Print the metadata of a COW file
@@ -96,6 +97,7 @@ impl<W: Write> Dump<W> {
         if self.form == Form::Json {
             let head = HeaderDocument::new(header);
             let text = serde_json::to_string(&head).map_err(io::Error::other)?;
+            let text = printable::json(&text);
             // Left open for the areas.
             let open = text.strip_suffix('}').unwrap_or(&text);
             return write!(self.out, "{open},\n\"areas\":[");
