@@ -2,7 +2,7 @@
 //! origin is shared by qemu's convention, so that no virtual machine writes to it meanwhile.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -33,7 +33,7 @@ pub(crate) fn lock_cow(file: &File, path: &Path, exclusive: bool) -> Result<()> 
     match fcntl(file, FcntlArg::F_OFD_SETLK(&range(kind, 0, 0))) {
         Ok(_) => Ok(()),
         Err(Errno::EAGAIN | Errno::EACCES) => {
-            let who = holder(file, None).unwrap_or_else(|| "another process".to_owned());
+            let who = find_holder(file, None).unwrap_or_else(|| "another process".to_owned());
             let context = format!(
                 "cannot use COW device {}: it is in use by {who}",
                 path.display()
@@ -86,13 +86,30 @@ pub(crate) fn share_with_qemu(file: &File, path: &Path) -> Result<()> {
 fn written_by_another(file: &File, path: &Path) -> Error {
     // This process holds locks on it too by now, as a reader.
     let who =
-        holder(file, Some(std::process::id())).unwrap_or_else(|| "another process".to_owned());
+        find_holder(file, Some(std::process::id())).unwrap_or_else(|| "another process".to_owned());
     let context = format!(
         "cannot use origin {}: {who} has it open for writing",
         path.display()
     );
     Error::new(ErrorKind::InUse, context)
         .with_hint("an origin must not change while it is served; stop the writer first")
+}
+
+/// Who has the COW device at `path` locked: `pid N (command)`, or `another process` where it is not
+/// ours to know. `None` where nobody has, or where that can't be seen.
+#[must_use]
+pub fn holder(path: &Path) -> Option<String> {
+    let file_type = std::fs::metadata(path).ok()?.file_type();
+    if !file_type.is_file() && !file_type.is_block_device() {
+        return None;
+    }
+    let file = File::open(path).ok()?;
+    let mut found = range(libc::F_WRLCK, 0, 0);
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found)).ok()?;
+    if i32::from(found.l_type) == libc::F_UNLCK {
+        return None;
+    }
+    Some(find_holder(&file, None).unwrap_or_else(|| "another process".to_owned()))
 }
 
 fn range(kind: i32, start: i64, len: i64) -> libc::flock {
@@ -108,7 +125,7 @@ fn range(kind: i32, start: i64, len: i64) -> libc::flock {
 /// The process that holds an open-file-description lock on the same file, as `pid N (command)`.
 /// Such locks have no owner on record, so every process that may be looked at is searched, all
 /// but `except`.
-fn holder(file: &File, except: Option<u32>) -> Option<String> {
+fn find_holder(file: &File, except: Option<u32>) -> Option<String> {
     let wanted = file.metadata().ok()?;
     let own_pid = std::process::id();
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
@@ -147,7 +164,7 @@ fn holder(file: &File, except: Option<u32>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{lock_cow, share_with_qemu};
+    use super::{holder, lock_cow, share_with_qemu};
     use crate::error::ErrorKind;
 
     #[test]
@@ -166,6 +183,22 @@ mod tests {
         );
         drop(first);
         lock_cow(&second, file.path(), true).unwrap();
+    }
+
+    #[test]
+    fn the_holder_is_found_by_the_path_while_it_holds() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(holder(file.path()), None);
+        let locked = file.reopen().unwrap();
+        for exclusive in [true, false] {
+            lock_cow(&locked, file.path(), exclusive).unwrap();
+            let who = holder(file.path()).unwrap();
+            let pid = format!("pid {} (", std::process::id());
+            assert!(who.starts_with(&pid), "{who}");
+        }
+        drop(locked);
+        assert_eq!(holder(file.path()), None);
+        assert_eq!(holder(std::path::Path::new("/dev/null")), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use file::FileDevice;
 pub use latched::LatchedDevice;
+pub use lock::holder;
 pub use mem::MemDevice;
 pub use read_only::ReadOnlyDevice;
 
