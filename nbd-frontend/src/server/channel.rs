@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr, write};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown, sockopt};
 
@@ -21,16 +21,10 @@ pub(super) struct Channel {
     wake: Option<OwnedFd>,
     waiting: AtomicBool,
     input_ended: AtomicBool,
+    /// Nothing can be sent any more: it was cut, sending failed, or a message was left unfinished.
+    over: AtomicBool,
     /// Held while something is sent that must stay together.
-    sending: Mutex<Sending>,
-}
-
-/// Whether replies may still be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
-    Possible,
-    /// The client would take what comes for something else.
-    Over,
+    sending: Mutex<()>,
 }
 
 impl Channel {
@@ -60,12 +54,17 @@ impl Channel {
             wake,
             waiting: AtomicBool::new(false),
             input_ended: AtomicBool::new(false),
-            sending: Mutex::new(Sending::Possible),
+            over: AtomicBool::new(false),
+            sending: Mutex::new(()),
         }
     }
 
-    /// Reads what is there, waiting until there is something; 0 at the end of input.
+    /// Reads what is there, waiting until there is something; 0 at the end of input, which for a
+    /// channel that was cut is at once.
     pub(super) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.is_over() {
+            return Ok(0);
+        }
         if let Some(wake) = &self.wake
             && !self.wait_for_input(wake)?
         {
@@ -100,10 +99,32 @@ impl Channel {
     /// The way out, for messages that are written part by part: nobody else writes meanwhile.
     pub(super) fn output(&self) -> Output<'_> {
         Output {
-            fd: self.output.as_ref().unwrap_or(&self.input),
+            channel: self,
             // A panic while it was held left half a message at worst, and ends the connection.
             sending: self.sending.lock().unwrap_or_else(PoisonError::into_inner),
         }
+    }
+
+    /// Whether nothing can be sent any more: then nothing more is to be done for the client.
+    #[inline]
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody would receive an answer, as far as one can know without sending it. A peer
+    /// that only ended its own sending is still there. Costs a system call.
+    pub(super) fn is_abandoned(&self) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(
+            self.output_fd().as_fd(),
+            PollFlags::empty(),
+        )];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        self.is_over()
+            || retry_on_intr(|| poll(&mut fds, Some(&now))).is_ok()
+                && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
     /// How many bytes can be read without waiting; 0 where nobody knows.
@@ -134,12 +155,17 @@ impl Channel {
         }
     }
 
-    /// Cuts both directions. A pipe's writer can't be cut; it fails when the peer closes.
+    /// Cuts both directions. Who is writing to a full pipe goes on waiting for its reader.
     pub(super) fn cut(&self) {
+        self.over.store(true, Ordering::Relaxed);
         self.end_input();
         if self.wake.is_none() {
             _ = shutdown(&self.input, Shutdown::Both);
         }
+    }
+
+    fn output_fd(&self) -> &OwnedFd {
+        self.output.as_ref().unwrap_or(&self.input)
     }
 
     /// Waits for input; false if there is none and the input was ended.
@@ -157,21 +183,33 @@ impl Channel {
 /// A channel's way out, held by one thread.
 #[derive(Debug)]
 pub(super) struct Output<'a> {
-    fd: &'a OwnedFd,
-    sending: MutexGuard<'a, Sending>,
+    channel: &'a Channel,
+    sending: MutexGuard<'a, ()>,
 }
 
 impl Output<'_> {
-    /// Writes all of `data`.
+    /// Writes all of `data`. An error cuts the channel: half a message may be out.
     ///
     /// # Errors
-    /// `BrokenPipe` also after `give_up`.
-    pub(super) fn write_all(&mut self, mut data: &[u8]) -> io::Result<()> {
-        if *self.sending == Sending::Over {
+    /// `BrokenPipe` also after `give_up`, a cut or another error.
+    pub(super) fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
+        if self.channel.is_over() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        self.write(data).inspect_err(|_| self.channel.cut())
+    }
+
+    /// Leaves a message unfinished: nothing can be sent after it, because the client would take it
+    /// for something else.
+    pub(super) fn give_up(self) {
+        self.channel.over.store(true, Ordering::Relaxed);
+        drop(self.sending);
+    }
+
+    fn write(&self, mut data: &[u8]) -> io::Result<()> {
+        let fd = self.channel.output_fd();
         while !data.is_empty() {
-            match write(self.fd, data) {
+            match write(fd, data) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => data = &data[count..],
                 Err(Errno::INTR) => {}
@@ -179,11 +217,6 @@ impl Output<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Leaves a message unfinished: nothing can be sent after it.
-    pub(super) fn give_up(mut self) {
-        *self.sending = Sending::Over;
     }
 }
 
@@ -263,6 +296,45 @@ mod tests {
                 assert_eq!(reader.join().unwrap(), b"");
             });
         }
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_is_told_from_one_that_only_stopped_sending() {
+        let (ours, theirs) = stream_pair();
+        let channel = Channel::socket(ours);
+        assert!(!channel.is_abandoned());
+        shutdown(&theirs, Shutdown::Write).unwrap();
+        assert!(!channel.is_abandoned());
+        drop(theirs);
+        assert!(channel.is_abandoned());
+
+        let (input, theirs) = pipe_pair();
+        let (reader, output) = pipe_pair();
+        let channel = Channel::pair(input, output).unwrap();
+        drop(theirs);
+        assert!(!channel.is_abandoned());
+        drop(reader);
+        assert!(channel.is_abandoned());
+    }
+
+    #[test]
+    fn nothing_is_read_or_written_once_it_was_cut_or_sending_failed() {
+        let (input, theirs) = pipe_pair();
+        let (reader, output) = pipe_pair();
+        let channel = Channel::pair(input, output).unwrap();
+        write(&theirs, b"received").unwrap();
+        drop(reader);
+        channel.write_all(b"to nobody").unwrap_err();
+        assert!(channel.is_over());
+        assert_eq!(read_all(&channel), b"");
+
+        let (input, theirs) = pipe_pair();
+        let (_reader, output) = pipe_pair();
+        let channel = Channel::pair(input, output).unwrap();
+        write(&theirs, b"received").unwrap();
+        channel.cut();
+        assert_eq!(read_all(&channel), b"");
+        channel.write_all(b"too late").unwrap_err();
     }
 
     #[test]

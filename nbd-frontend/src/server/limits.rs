@@ -34,6 +34,14 @@ pub(super) const CACHE_BYTES: u64 = 256 << 20;
 /// to keep a disk busy.
 pub(super) const WORKERS: usize = 16;
 
+/// How much of a trim or of zeroes the device is asked for at once: between two such pieces a
+/// connection that was cut ends. Large enough that the calls cost nothing beside the work.
+pub(super) const SPAN_BYTES: u64 = 64 << 20;
+
+/// How long connections that were cut may take to notice: as long as a disk takes for one piece.
+/// A device that hangs must not keep the server from its end.
+pub(super) const CUT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a worker waits for more before it ends.
 pub(super) const WORKER_IDLE: Duration = Duration::from_secs(5);
 

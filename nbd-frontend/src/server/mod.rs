@@ -6,7 +6,8 @@
 //! - A connection's memory is bounded: its buffers are allocated once, when transmission begins.
 //! - A read that waits for a disk, or a slow flush, holds up no other request (see `workers`).
 //! - Each request that was received whole gets exactly one reply, unless the connection breaks.
-//! - At shutdown what was received is finished; `run` returns when no connection is left.
+//! - At shutdown what was received is finished, for as long as the limits allow; then what is left
+//!   is cut, stops at its next piece of work, and `run` returns.
 
 mod accept;
 mod backlog;
@@ -102,7 +103,8 @@ impl Server {
     }
 
     /// Serves until `shutdown` resolves, then finishes what clients have sent, closes every
-    /// connection and returns. Needs a tokio runtime with I/O and time.
+    /// connection and returns, within a bounded time: a connection whose request the device does
+    /// not finish may outlive it, unanswered. Needs a tokio runtime with I/O and time.
     ///
     /// # Errors
     /// Where the runtime can't take over a listening socket.

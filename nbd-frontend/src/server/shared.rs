@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::counters::Counters;
-use super::limits::Limits;
+use super::limits::{CUT_TIMEOUT, Limits};
 use super::shutdown::Shutdown;
 use super::workers::Workers;
 use crate::export::Exports;
@@ -63,7 +63,8 @@ impl Shared {
         self.workers.stop();
     }
 
-    /// Ends every connection as `shutdown` describes; returns when none is left.
+    /// Ends every connection as `shutdown` describes; returns when none is left, or only such
+    /// whose request the device, or a full pipe, does not let go. Those were promised nothing.
     pub(super) async fn drain(&self) {
         self.shutdown.begin();
         if timeout(self.limits.shutdown_grace, self.all_gone())
@@ -81,6 +82,13 @@ impl Shared {
         }
         let count = self.shutdown.cut();
         tracing::warn!(count, "cutting connections that did not end in time");
-        self.all_gone().await;
+        if timeout(CUT_TIMEOUT, self.all_gone()).await.is_err() {
+            let count = self.slot_count as usize - self.slots.available_permits();
+            tracing::warn!(
+                count,
+                "not waiting for connections that are stuck in a request"
+            );
+            self.workers.stop();
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::export::Exports;
 
 /// Serves the client at the other end of `input` and `output` (two pipes, or the same socket
 /// twice), and returns when it is gone; when `shutdown` resolves, what it has sent is finished
-/// first. Needs a tokio runtime with time.
+/// first, within a bounded time. Needs a tokio runtime with time.
 ///
 /// # Errors
 /// Where a descriptor can't be set up or no thread can be started. What the client does wrong is

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod cuts;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod flushes;

@@ -5,10 +5,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use usnap_nbd::export::{Export, Exports};
+use usnap_nbd::proto::RequestKind;
 use usnap_nbd::proto::client::blocking::Client;
 use usnap_nbd::server::{Limits, serve_single};
 
@@ -160,4 +161,29 @@ fn a_client_that_never_shakes_hands_is_not_waited_for() {
     server.expect_end();
     let (server, _socket) = on_socket(limits);
     server.expect_end();
+}
+
+#[test]
+fn a_client_that_does_not_read_its_replies_is_not_waited_for_on_a_pipe() {
+    let limits = Limits {
+        shutdown_grace: Duration::from_millis(50),
+        shutdown_timeout: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    for style in Style::ALL {
+        let (server, pipes) = on_pipes(limits);
+        let mut client = Client::connect(pipes, style.options()).unwrap();
+        for _ in 0..4 {
+            let read = RequestKind::Read {
+                len: 4 << 20,
+                dont_fragment: false,
+            };
+            client.submit(0, read, &[]).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        let begin = Instant::now();
+        server.stop();
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(5), "{style:?}: {took:?}");
+    }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::End;
 use super::deferred::Deferred;
 use crate::proto::{
     Errno, MAX_ERROR_REPLY, MAX_REPLY_HEADER, Replies, ReplyStyle, Request, RequestKind,
@@ -34,6 +35,25 @@ impl<'a> Answers<'a> {
     #[inline]
     pub(super) fn replies(&self) -> Replies {
         self.connection.replies
+    }
+
+    /// Ends the transmission between two pieces of work if the connection was cut.
+    #[inline]
+    pub(super) fn check_cut(&self) -> Result<(), End> {
+        if self.connection.channel.is_over() {
+            return Err(End::Cut);
+        }
+        Ok(())
+    }
+
+    /// Does so also if the client is gone: for long work that only an answer is the purpose of.
+    /// What a client asked to be changed before it went is changed.
+    #[cold]
+    pub(super) fn check_wanted(&self) -> Result<(), End> {
+        if self.connection.channel.is_abandoned() {
+            return Err(End::Cut);
+        }
+        Ok(())
     }
 
     /// Sends them all.

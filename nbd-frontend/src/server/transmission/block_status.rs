@@ -3,18 +3,23 @@
 use usnap_engine::Result as DeviceResult;
 use usnap_engine::device::Extent;
 
-use super::Transmission;
+use super::{End, Transmission};
 use crate::proto::consts::{STATE_HOLE, STATE_ZERO};
 use crate::proto::{Context, Request};
 use crate::server::limits::STATUS_EXTENTS;
 
 impl Transmission<'_> {
     /// Describes the range from its start on, as far as it is looked through.
-    pub(super) fn block_status(&mut self, request: &Request, len: u64, req_one: bool) {
+    pub(super) fn block_status(
+        &mut self,
+        request: &Request,
+        len: u64,
+        req_one: bool,
+    ) -> Result<(), End> {
         let most = if req_one { 1 } else { STATUS_EXTENTS };
-        if let Err(error) = self.find_extents(request.offset, len, most) {
+        if let Err(error) = self.find_extents(request.offset, len, most)? {
             self.answers.fail_with(request, &error);
-            return;
+            return Ok(());
         }
         self.status.clear();
         let (cookie, offset) = (request.cookie, request.offset);
@@ -35,23 +40,31 @@ impl Transmission<'_> {
         let status = std::mem::take(&mut self.status);
         self.answers.add(&status);
         self.status = status;
+        Ok(())
     }
 
-    /// Looks up at most `most` extents.
-    fn find_extents(&mut self, offset: u64, len: u64, most: usize) -> DeviceResult<()> {
+    /// Looks up at most `most` extents, each with one call of the device.
+    fn find_extents(
+        &mut self,
+        offset: u64,
+        len: u64,
+        most: usize,
+    ) -> Result<DeviceResult<()>, End> {
         self.extents.clear();
         let mut done = 0;
         while done < len && self.extents.len() < most {
-            let mut extent = self
-                .connection
-                .device
-                .extent_at(offset + done, len - done)?;
+            self.answers.check_cut()?;
+            let found = self.connection.device.extent_at(offset + done, len - done);
+            let mut extent = match found {
+                Ok(extent) => extent,
+                Err(error) => return Ok(Err(error)),
+            };
             // A device that breaks its promise of progress must not stop ours.
             extent.len = extent.len.clamp(1, len - done);
             done += extent.len;
             self.extents.push(extent);
         }
-        Ok(())
+        Ok(Ok(()))
     }
 }
 

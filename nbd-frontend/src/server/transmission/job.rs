@@ -33,20 +33,23 @@ impl Job {
 }
 
 impl Answers<'_> {
-    /// Does the work, however long it takes.
+    /// Does the work, however long it takes, if anybody is there to hear of it.
     pub(super) fn perform(&mut self, work: &Work) -> Result<(), End> {
         match work {
-            Work::Read(request) => match request.kind {
-                RequestKind::Read { len, dont_fragment } => self
-                    .read(request, len, dont_fragment, Patience::Wait)
-                    .map(drop),
-                RequestKind::Cache { len } => {
-                    self.cache(request, len);
-                    Ok(())
+            Work::Read(request) => {
+                self.check_wanted()?;
+                match request.kind {
+                    RequestKind::Read { len, dont_fragment } => self
+                        .read(request, len, dont_fragment, Patience::Wait)
+                        .map(drop),
+                    RequestKind::Cache { len } => self.cache(request, len),
+                    _ => Ok(()),
                 }
-                _ => Ok(()),
-            },
-            Work::Flush(deferred) => Ok(self.settle(deferred)?),
+            }
+            Work::Flush(deferred) => {
+                self.check_cut()?;
+                Ok(self.settle(deferred)?)
+            }
         }
     }
 }

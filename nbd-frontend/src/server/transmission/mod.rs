@@ -53,6 +53,8 @@ pub(super) enum End {
     Broken(io::Error),
     /// The client closed between two requests, without saying so before.
     Closed,
+    /// Nobody is there to be answered, or the server's end does not wait any longer.
+    Cut,
     /// The client asked for it.
     Disconnected,
     /// What the client sent makes no sense.
@@ -70,6 +72,7 @@ impl fmt::Display for End {
         match self {
             Self::Broken(error) => write!(f, "the connection broke: {error}"),
             Self::Closed => f.write_str("the client closed"),
+            Self::Cut => f.write_str("it was cut, or the client is gone"),
             Self::Disconnected => f.write_str("the client disconnected"),
             Self::Nonsense(fatal) => write!(f, "the client broke the protocol: {fatal}"),
             Self::ReadFailed => f.write_str("a read failed behind its reply's header"),
@@ -144,7 +147,7 @@ impl<'a> Transmission<'a> {
             }
         };
         // What was executed is answered, unless nobody hears it or it would be taken for data.
-        if !matches!(end, End::Broken(_) | End::ReadFailed) {
+        if !matches!(end, End::Broken(_) | End::Cut | End::ReadFailed) {
             drop(self.answer());
         }
         self.connection.backlog.wait_until_empty();
@@ -156,6 +159,7 @@ impl<'a> Transmission<'a> {
     fn serve_batch(&mut self) -> Result<(), End> {
         let header_len = self.negotiated.header_len();
         while let Some(header) = self.receiver.buffered().get(..header_len) {
+            self.answers.check_cut()?;
             let decoded = self.negotiated.decode_request(header)?;
             self.receiver.consume(header_len);
             match decoded {
@@ -197,10 +201,7 @@ impl<'a> Transmission<'a> {
                 fast_zero,
             } => self.write_zeroes(request, len, fua, no_hole, fast_zero),
             RequestKind::Cache { .. } => self.hand_over(Work::Read(*request)),
-            RequestKind::BlockStatus { len, req_one } => {
-                self.block_status(request, len, req_one);
-                Ok(())
-            }
+            RequestKind::BlockStatus { len, req_one } => self.block_status(request, len, req_one),
             RequestKind::Disconnect => Err(End::Disconnected),
         }
     }
@@ -211,7 +212,11 @@ impl<'a> Transmission<'a> {
         let pending = Pending::new(self.connection);
         match self.shared.workers.submit(Job { pending, work }) {
             Ok(()) => Ok(()),
-            Err(job) => self.answers.perform(&job.work),
+            Err(job) => {
+                // It may take long, and nobody should wait for it who has an answer already.
+                self.answers.send()?;
+                self.answers.perform(&job.work)
+            }
         }
     }
 

@@ -80,6 +80,7 @@ impl Answers<'_> {
         let end = request.offset + u64::from(len);
         let mut offset = request.offset;
         while offset < end {
+            self.check_cut()?;
             self.make_room()?;
             let left = end - offset;
             let len = piece_len(offset, left, self.connection.preferred_block_bytes);
@@ -186,20 +187,22 @@ impl Answers<'_> {
     ///
     /// "Even when this command reports success, there is no guarantee of an actual performance
     /// gain" (proto.md, "Request types"), so a range that no cache would hold is only begun.
-    pub(super) fn cache(&mut self, request: &Request, len: u64) {
+    pub(super) fn cache(&mut self, request: &Request, len: u64) -> Result<(), End> {
         let len = len.min(CACHE_BYTES);
         let mut done = 0;
         while done < len {
+            self.check_wanted()?;
             let offset = request.offset + done;
             let piece = piece_len(offset, len - done, self.connection.preferred_block_bytes);
             // The room is free to use: nothing of it is committed.
             let room = &mut self.sender.room()[..piece as usize];
             if let Err(error) = self.connection.device.read_at(room, offset) {
                 self.fail_with(request, &error);
-                return;
+                return Ok(());
             }
             done += u64::from(piece);
         }
         self.succeed(request);
+        Ok(())
     }
 }

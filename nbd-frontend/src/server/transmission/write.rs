@@ -1,10 +1,11 @@
 //! Requests that change the device, and the payloads of those that are refused.
 
+use usnap_engine::Result as DeviceResult;
 use usnap_engine::device::ZeroFlags;
 
 use super::{End, Transmission, piece_len};
 use crate::proto::Request;
-use crate::server::limits::WINDOW_BYTES;
+use crate::server::limits::{SPAN_BYTES, WINDOW_BYTES};
 
 impl Transmission<'_> {
     /// Writes the payload that follows, whose end may not have come yet.
@@ -13,6 +14,7 @@ impl Transmission<'_> {
         let mut result = Ok(());
         let mut done = 0;
         while done < u64::from(len) {
+            self.answers.check_cut()?;
             let offset = request.offset + done;
             let piece = piece_len(offset, u64::from(len) - done, block) as usize;
             self.receive_payload(piece)?;
@@ -39,13 +41,14 @@ impl Transmission<'_> {
     }
 
     pub(super) fn trim(&mut self, request: &Request, len: u64, fua: bool) -> Result<(), End> {
-        if len > 0
-            && let Err(error) = self.connection.device.discard_at(request.offset, len)
-        {
-            self.answers.fail_with(request, &error);
-            return Ok(());
+        let device = &self.connection.device;
+        match self.in_spans(request.offset, len, |at, len| device.discard_at(at, len))? {
+            Ok(()) => self.succeed_with(request, fua),
+            Err(error) => {
+                self.answers.fail_with(request, &error);
+                Ok(())
+            }
         }
-        self.succeed_with(request, fua)
     }
 
     pub(super) fn write_zeroes(
@@ -60,13 +63,48 @@ impl Transmission<'_> {
             no_hole,
             fast: fast_zero,
         };
-        if len > 0
-            && let Err(error) = self.connection.device.zero_at(request.offset, len, flags)
-        {
-            self.answers.fail_with(request, &error);
-            return Ok(());
+        let device = &self.connection.device;
+        let result = if fast_zero && len > 0 {
+            // "SHOULD NOT alter the contents of the export when returning an `NBD_ENOTSUP`
+            // failure" (proto.md, "Request types"): the device can only see to that if it is asked
+            // for all at once.
+            device.zero_at(request.offset, len, flags)
+        } else {
+            self.in_spans(request.offset, len, |at, len| {
+                device.zero_at(at, len, flags)
+            })?
+        };
+        match result {
+            Ok(()) => self.succeed_with(request, fua),
+            Err(error) => {
+                self.answers.fail_with(request, &error);
+                Ok(())
+            }
         }
-        self.succeed_with(request, fua)
+    }
+
+    /// Has the device do something without payload, in pieces between which a cut ends it. They
+    /// end where its blocks do, so that no block is handled in two pieces.
+    fn in_spans(
+        &self,
+        offset: u64,
+        len: u64,
+        mut call: impl FnMut(u64, u64) -> DeviceResult<()>,
+    ) -> Result<DeviceResult<()>, End> {
+        let block = u64::from(self.negotiated.export.preferred_block_bytes);
+        // Both are powers of two.
+        let span = block.max(SPAN_BYTES);
+        let mut done = 0;
+        while done < len {
+            self.answers.check_cut()?;
+            let at = offset + done;
+            let piece = (span - at % span).min(len - done);
+            if let Err(error) = call(at, piece) {
+                return Ok(Err(error));
+            }
+            done += piece;
+        }
+        Ok(Ok(()))
     }
 
     /// Receives the payload of a request that is refused, and throws it away.
