@@ -2,12 +2,13 @@
 //! folder that only its owner can enter. Whoever connects sends one line, a word, and is answered
 //! with one line of JSON.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net as std_unix;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Longer than any word we know; a peer that sends more is not ours.
 const MAX_REQUEST_BYTES: u64 = 64;
 /// Longer than any answer we give.
-const MAX_ANSWER_BYTES: u64 = 1 << 16;
+const MAX_ANSWER_BYTES: usize = 1 << 16;
 /// The word that asks for the live report.
 const STATUS: &str = "status";
 
@@ -45,10 +46,11 @@ impl Control {
     }
 
     fn bind_at(path: PathBuf) -> io::Result<Self> {
-        if std_unix::UnixStream::connect(&path).is_ok() {
+        // A full queue is that of a server that was stopped; it is alive all the same.
+        if !matches!(connect(&path), Err(error) if error.kind() != io::ErrorKind::WouldBlock) {
             return Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
-                format!("another server answers on {}", path.display()),
+                format!("another server listens on {}", path.display()),
             ));
         }
         match std::fs::remove_file(&path) {
@@ -119,17 +121,36 @@ pub(crate) fn ask(cow: &Path) -> Option<String> {
 }
 
 fn ask_at(path: &Path) -> io::Result<String> {
-    let mut stream = std_unix::UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut stream = connect(path)?;
+    stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     writeln!(stream, "{STATUS}")?;
-    let mut answer = String::new();
-    BufReader::new(stream.take(MAX_ANSWER_BYTES)).read_line(&mut answer)?;
-    if answer.ends_with('\n') {
-        Ok(answer)
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
+    let mut answer = Vec::new();
+    let mut piece = [0; 4096];
+    while answer.last() != Some(&b'\n') {
+        // Each read gets only what is left: an answer in drops is none.
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let len = stream.read(&mut piece)?;
+        if len == 0 || answer.len() > MAX_ANSWER_BYTES {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        answer.extend(piece.iter().take(len));
     }
+    String::from_utf8(answer).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Connects, or fails at once: where a server was stopped, its queue fills, and to wait for room
+/// in it is to wait until it goes on.
+fn connect(path: &Path) -> io::Result<std_unix::UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
 }
 
 /// The same for every name that the file has, and for no other file while this one is open.
@@ -185,6 +206,39 @@ mod tests {
         drop(std_unix::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         drop(Control::bind_at(path).unwrap());
+    }
+
+    #[test]
+    fn a_stopped_servers_full_queue_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _stopped = std_unix::UnixListener::bind(&path).unwrap();
+        let begun = Instant::now();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = connect(&path) {
+            waiting.push(stream);
+        }
+        assert_eq!(ask_at(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let refused = Control::bind_at(path.clone()).err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+        assert!(path.exists(), "a living server's socket was removed");
+    }
+
+    #[test]
+    fn an_answer_in_drops_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = std_unix::UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(PATIENCE / 8);
+            }
+        });
+        let begun = Instant::now();
+        assert!(ask_at(&path).is_err());
+        assert!(begun.elapsed() < PATIENCE * 2, "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub(crate) struct Report {
     pub(crate) state: String,
     /// The server that answered; null where the file was read.
     pub(crate) server: Option<ServerReport>,
+    /// Who has the file locked, where no server answers; null otherwise.
+    #[serde(default)]
+    pub(crate) in_use_by: Option<String>,
     pub(crate) chunk_size_bytes: u64,
     pub(crate) cow_size_bytes: u64,
     /// Known to a server only.
@@ -61,6 +64,7 @@ impl Report {
                 other => other.to_string().to_lowercase(),
             },
             server: None,
+            in_use_by: None,
             chunk_size_bytes: report.chunk_size.bytes(),
             cow_size_bytes: report.cow_size_bytes,
             snapshot_size_bytes: report.snapshot_size_bytes,
@@ -109,8 +113,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What a server answered is no more to be believed than a file.
         writeln!(f, "{}", one_line(&self.status))?;
-        match &self.server {
-            Some(server) => writeln!(
+        match (&self.server, &self.in_use_by) {
+            (Some(server), _) => writeln!(
                 f,
                 "served by process {}: {}, {}, {} read, {} written",
                 server.pid,
@@ -119,7 +123,12 @@ impl fmt::Display for Report {
                 size::human(server.read_bytes),
                 size::human(server.written_bytes),
             )?,
-            None => writeln!(f, "no server answers: as committed in the file")?,
+            (None, Some(who)) => writeln!(
+                f,
+                "in use by {}, which does not answer: as committed in the file",
+                one_line(who)
+            )?,
+            (None, None) => writeln!(f, "no server answers: as committed in the file")?,
         }
         let mut line = count(self.exceptions_committed, "exception");
         if self.exceptions_uncommitted > 0 {
@@ -190,6 +199,7 @@ mod tests {
             status: "40/2048 16".into(),
             state: "active".into(),
             server: None,
+            in_use_by: None,
             chunk_size_bytes: 4096,
             cow_size_bytes: 1 << 20,
             snapshot_size_bytes: None,

@@ -14,6 +14,7 @@ use usnap_test_support::tool::{Output, wait};
 use usnap_test_support::{Lab, NBD_ENOSPC, RawClient, Scratch, Tool};
 
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
+const LIMIT: Duration = Duration::from_secs(20);
 
 fn place(name: &str) -> Result<Scratch> {
     // Sockets need short paths, which a target folder may not have.
@@ -133,7 +134,7 @@ fn a_limit_of_file_sizes_ends_neither_the_server_nor_create() -> Result<()> {
     ensure!(read == chunk);
     client.disconnect()?;
     kill_process(Pid::from_child(&child), Signal::TERM)?;
-    let status = wait(&mut child, Duration::from_secs(20))?.context("it does not end")?;
+    let status = wait(&mut child, LIMIT)?.context("it does not end")?;
     ensure!(status.success(), "{status}");
     LAB.check_is_clean(&scratch.join("c.cow"))
 }
@@ -227,5 +228,38 @@ fn is_plain(output: &Output) -> Result<()> {
             "{output}"
         );
     }
+    Ok(())
+}
+
+/// Status waited for a stopped server for ever once its queue was full, and before that said that
+/// no server has the file.
+#[test]
+fn a_server_that_was_stopped_is_named_and_not_waited_for() -> Result<()> {
+    let scratch = place("stopped")?;
+    let cow = scratch.join("c.cow");
+    let server = LAB.serve(&scratch.join("disk.img"))?.cow(&cow).start()?;
+    let pid = server.pid();
+    let in_use = format!("in use by pid {} (usnap), which does not answer", pid);
+    server.signal(Signal::STOP)?;
+    let status = LAB.usnap(&["status"]).arg(&cow).limit(LIMIT).run();
+    let json = LAB
+        .usnap(&["status", "--json"])
+        .arg(&cow)
+        .limit(LIMIT)
+        .run();
+    let check = LAB.usnap(&["check"]).arg(&cow).limit(LIMIT).run();
+    server.signal(Signal::CONT)?;
+    let (status, json, check) = (status?, json?, check?);
+    ensure!(
+        status.stdout.contains(&format!("\n{in_use}: as committed")),
+        "{status}"
+    );
+    ensure!(json.stdout.contains("\"in_use_by\": \"pid "), "{json}");
+    ensure!(check.stderr.contains(&in_use), "{check}");
+    let status = LAB.usnap(&["status"]).arg(&cow).ok()?;
+    ensure!(status.contains("served by process"), "{status}");
+    server.stop()?;
+    let status = LAB.usnap(&["status"]).arg(&cow).ok()?;
+    ensure!(status.contains("no server answers"), "{status}");
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use usnap_engine::check::{CheckReport, Finding, check};
+use usnap_engine::device::holder;
 
 use crate::control;
 use crate::exit_code::ExitCode;
@@ -32,9 +33,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if control::ask(&args.cow).is_some() {
+    let user = match control::ask(&args.cow) {
+        Some(_) => Some("being served".to_owned()),
+        None => holder(&args.cow).map(|who| format!("in use by {who}, which does not answer")),
+    };
+    if let Some(user) = user {
         tracing::warn!(
-            "{} is being served: a commit under way may show as damage",
+            "{} is {user}: a commit under way may show as damage",
             args.cow.display()
         );
     }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use usnap_engine::device::holder;
+
 use crate::control;
 use crate::exit_code::ExitCode;
 use crate::failure::Result;
@@ -28,7 +30,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // An answer that can't be read is another version's; the file can be.
     let report = match live.and_then(|answer| serde_json::from_str::<Report>(&answer).ok()) {
         Some(report) => report,
-        None => Report::at_rest(&usnap_engine::dump::status(&args.cow)?),
+        None => Report {
+            in_use_by: holder(&args.cow),
+            ..Report::at_rest(&usnap_engine::dump::status(&args.cow)?)
+        },
     };
     if args.json {
         output::print_json(&report)?;
