@@ -7,6 +7,7 @@ mod control;
 mod exit_code;
 mod failure;
 mod file_size_limit;
+mod identity;
 mod logging;
 mod output;
 mod printable;

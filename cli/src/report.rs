@@ -37,6 +37,9 @@ pub(crate) struct Report {
     pub(crate) latched: Option<String>,
     pub(crate) persistent: bool,
     pub(crate) remembers_origin: bool,
+    /// What is wrong with the record of origin and label; null where it is whole or not there.
+    #[serde(default)]
+    pub(crate) identity_damage: Option<String>,
     pub(crate) label: String,
 }
 
@@ -75,6 +78,7 @@ impl Report {
             latched: report.latched.clone(),
             persistent: report.is_persistent,
             remembers_origin: report.has_identity,
+            identity_damage: None,
             label: report.label.clone(),
         }
     }
@@ -156,10 +160,10 @@ impl fmt::Display for Report {
             write!(f, ", snapshot of {}", size::human(bytes))?;
         }
         if self.persistent {
-            let origin = if self.remembers_origin {
-                "remembered"
-            } else {
-                "not remembered"
+            let origin = match (self.remembers_origin, &self.identity_damage) {
+                (true, _) => "remembered",
+                (false, Some(_)) => "unknown",
+                (false, None) => "not remembered",
             };
             write!(f, ", origin {origin}")?;
         }
@@ -173,6 +177,13 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "full: writes that need a new chunk get \"no space left\""
+            )?;
+        }
+        if let Some(why) = &self.identity_damage {
+            writeln!(
+                f,
+                "the identity record is damaged, origin and label are lost: {}",
+                one_line(why)
             )?;
         }
         match &self.latched {
@@ -210,6 +221,7 @@ mod tests {
             latched: None,
             persistent: true,
             remembers_origin: true,
+            identity_damage: None,
             label: String::new(),
         }
     }

@@ -214,3 +214,29 @@ fn every_write_is_committed_before_its_reply_if_that_was_asked_for() -> Result<(
     }
     Ok(())
 }
+
+/// Only check and serve said it; status claimed that no origin is remembered.
+#[test]
+fn status_and_dump_say_that_the_identity_record_is_damaged() -> Result<()> {
+    let (_scratch, cow) = changed()?;
+    let path = text(&cow)?;
+    for command in ["status", "dump"] {
+        let whole = json_of(&[command, "--json", path], 0)?;
+        ensure!(whole["identity_damage"].is_null(), "{whole}");
+        ensure!(!LAB.usnap(&[command, path]).ok()?.contains("identity"));
+    }
+    // A byte of the origin's size, behind the header and the record's first 16 bytes.
+    let file = std::fs::OpenOptions::new().write(true).open(&cow)?;
+    file.write_all_at(&[0xff], 16 + 16)?;
+    for command in ["status", "dump"] {
+        let damaged = json_of(&[command, "--json", path], 0)?;
+        let why = damaged["identity_damage"].as_str().unwrap_or_default();
+        ensure!(why.contains("checksum"), "{damaged}");
+        let plain = LAB.usnap(&[command, path]).ok()?;
+        ensure!(
+            plain.contains("damaged") && plain.contains(why) && !plain.contains("not remembered"),
+            "{plain}"
+        );
+    }
+    Ok(())
+}

@@ -9,6 +9,7 @@ use usnap_format::{AreaIndex, Exception, IdentityRecord, NewChunk};
 
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
+use crate::identity;
 use crate::output;
 use crate::printable;
 use crate::progress::Progress;
@@ -36,6 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
     let form = if args.json { Form::Json } else { Form::Text };
     let mut dump = Dump::new(output::stdout(), form, Some(progress));
+    dump.identity_damage = identity::damage(&args.cow);
     let walked = walk(&args.cow, &mut dump);
     if let Some(error) = dump.write_error.take() {
         return Err(output::failed(error));
@@ -57,6 +59,8 @@ pub(crate) struct Dump<W> {
     out: W,
     form: Form,
     progress: Option<Progress>,
+    /// What is wrong with the record of origin and label.
+    identity_damage: Option<String>,
     exceptions: u64,
     areas: u64,
     /// Whether the area begun last has an exception already.
@@ -71,6 +75,7 @@ impl<W: Write> Dump<W> {
             out,
             form,
             progress,
+            identity_damage: None,
             exceptions,
             areas,
             in_area: false,
@@ -95,7 +100,7 @@ impl<W: Write> Dump<W> {
 
     fn write_header(&mut self, header: &StoreHeader) -> io::Result<()> {
         if self.form == Form::Json {
-            let head = HeaderDocument::new(header);
+            let head = HeaderDocument::new(header, self.identity_damage.clone());
             let text = serde_json::to_string(&head).map_err(io::Error::other)?;
             let text = printable::json(&text);
             // Left open for the areas.
@@ -110,6 +115,9 @@ impl<W: Write> Dump<W> {
             header.header.chunk_size.sectors(),
             header.cow_size_bytes
         )?;
+        if let Some(why) = &self.identity_damage {
+            writeln!(self.out, "identity damaged {why:?}")?;
+        }
         let Some(IdentityRecord { origin, label, .. }) = header.identity else {
             return Ok(());
         };
@@ -221,6 +229,7 @@ struct HeaderDocument {
     cow_size_bytes: u64,
     label: Option<String>,
     origin: Option<OriginDocument>,
+    identity_damage: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -233,7 +242,7 @@ struct OriginDocument {
 }
 
 impl HeaderDocument {
-    fn new(header: &StoreHeader) -> Self {
+    fn new(header: &StoreHeader, identity_damage: Option<String>) -> Self {
         let record = header.identity;
         Self {
             usnap_dump: 1,
@@ -252,6 +261,7 @@ impl HeaderDocument {
                     mtime_s: origin.mtime_s,
                     mtime_ns: origin.mtime_ns,
                 }),
+            identity_damage,
         }
     }
 }
