@@ -130,8 +130,10 @@ impl Answers<'_> {
             self.sender.commit(piece as usize);
             done += piece;
         }
-        self.sender.send_part(&mut output)?;
+        // Counted first, as everywhere.
         self.count_read(len);
+        connection.counters.add(&mut self.tally);
+        self.sender.send_part(&mut output)?;
         Ok(())
     }
 
