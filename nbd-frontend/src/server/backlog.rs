@@ -32,14 +32,23 @@ impl Backlog {
 /// A connection, held by a request that is on its way to a worker or there.
 pub(super) struct Pending {
     connection: Arc<Connection>,
+    ahead: usize,
 }
 
 impl Pending {
     pub(super) fn new(connection: &Arc<Connection>) -> Self {
-        *connection.backlog.lock() += 1;
+        let mut count = connection.backlog.lock();
+        let ahead = *count;
+        *count += 1;
         Self {
             connection: Arc::clone(connection),
+            ahead,
         }
+    }
+
+    /// How many requests of the connection workers had when this one came up.
+    pub(super) fn ahead(&self) -> usize {
+        self.ahead
     }
 
     pub(super) fn connection(&self) -> &Connection {

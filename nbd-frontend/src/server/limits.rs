@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 /// The most bytes of payload that are handled in one piece: longer requests go piece by piece.
-/// Large enough that a device call's cost vanishes, small enough that 128 connections are 320 MiB
-/// of address space, of which only what is used is ever backed by memory.
+/// Large enough that a device call's cost vanishes, small enough that 128 connections and all
+/// workers are 380 MiB of address space, of which only what is used is ever backed by memory.
 pub(super) const PIECE_BYTES: u32 = 1 << 20;
 
 /// How much is asked of the socket when looking for requests, and how many bytes of replies are
@@ -30,9 +30,9 @@ pub(super) const STATUS_EXTENTS: usize = 4096;
 /// The most bytes that one cache request reads ahead: more would push its own beginning out again.
 pub(super) const CACHE_BYTES: u64 = 256 << 20;
 
-/// The most threads for requests that wait for a disk, as many as nbdkit has a connection: enough
-/// to keep a disk busy.
-pub(super) const WORKERS: usize = 16;
+/// The most threads of a server for requests that wait for a disk. One connection gets half of
+/// them, as many as nbdkit has for each: enough to keep a disk busy.
+pub(super) const WORKERS: usize = 32;
 
 /// How much of a trim or of zeroes the device is asked for at once: between two such pieces a
 /// connection that was cut ends. Large enough that the calls cost nothing beside the work.

@@ -1,8 +1,10 @@
 //! The few threads for what would keep a connection's other requests waiting: reads that are not
 //! in the page cache, and slow flushes.
 //!
-//! A job is only taken if a thread is free for it. Otherwise whoever wanted to hand it over does
-//! it himself, so a connection whose jobs get stuck holds up no other one, and nothing is queued.
+//! A job is only taken if a thread is free for it, and more of them than the connection has in use
+//! already: so one alone gets half of the threads, and those whose jobs are stuck (in a device, or
+//! in sending to a client that does not read) never have all. Otherwise whoever wanted to hand it
+//! over does it himself: nothing is queued.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +26,8 @@ pub(super) struct Workers {
 struct State {
     /// Jobs on their way to a thread that is free; never more than those.
     queue: VecDeque<Job>,
+    /// Jobs that were taken and are not done.
+    busy: usize,
     idle: usize,
     count: usize,
     stopping: bool,
@@ -33,8 +37,12 @@ impl Workers {
     /// Hands `job` to a free thread, or gives it back.
     pub(super) fn submit(self: &Arc<Self>, job: Job) -> Result<(), Job> {
         let mut state = self.lock();
+        if job.pending.ahead() >= WORKERS.saturating_sub(state.busy) {
+            return Err(job);
+        }
         if state.idle > state.queue.len() {
             state.queue.push_back(job);
+            state.busy += 1;
             drop(state);
             self.wake.notify_one();
             return Ok(());
@@ -54,6 +62,7 @@ impl Workers {
             return state.queue.pop_back().map_or(Ok(()), Err);
         }
         state.count += 1;
+        state.busy += 1;
         Ok(())
     }
 
@@ -71,6 +80,7 @@ impl Workers {
                 tracing::error!("a panic ended a request: this is a bug");
                 sender = Sender::new();
             }
+            self.lock().busy -= 1;
         }
     }
 

@@ -136,14 +136,59 @@ fn a_connection_whose_reads_are_stuck_holds_up_no_other() {
     for cookie in 1..=40 {
         stuck.send(cookie, HELD, read(512));
     }
-    // All workers, and the connection's own thread.
+    // Half of the workers, and the connection's own thread.
     gate.wait_for(17);
     let mut other = server.client(Style::Structured);
     other.read_at(&mut [0; 4096], 0).unwrap();
+    // Half of what is left, and so on.
+    let mut second = server.raw_client(Style::Simple);
+    for cookie in 1..=40 {
+        second.send(cookie, HELD, read(512));
+    }
+    gate.wait_for(17 + 9);
     gate.open();
     for _ in 1..=40 {
-        assert!(stuck.expect_chunk().is_success());
+        assert!(stuck.expect_chunk().is_success() && second.expect_chunk().is_success());
     }
+}
+
+#[test]
+fn a_client_that_never_reads_its_replies_leaves_others_workers() {
+    let device = TestDevice::with_hook(4 * MIB, |call| {
+        if matches!(*call, Call::Read { offset, .. } if offset >= HELD) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        None
+    });
+    device.cold.store(true, Ordering::Relaxed);
+    let server = TestServer::new(device.clone());
+    let mut deaf = server.raw_client(Style::Simple);
+    for cookie in 1..=200 {
+        deaf.send(cookie, 0, read(1 << 20));
+    }
+    // Until all that it gets are stuck.
+    let mut calls = 0;
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        match device.take_calls().len() {
+            0 if calls > 0 => break,
+            count => calls += count,
+        }
+    }
+    assert!(calls < 100, "{calls} replies were sent to nobody");
+    let mut other = server.raw_client(Style::Simple);
+    let begin = Instant::now();
+    for cookie in 1..=8 {
+        other.send(cookie, HELD, read(4096));
+    }
+    for _ in 1..=8 {
+        assert!(other.expect_chunk().is_success());
+    }
+    let took = begin.elapsed();
+    assert!(
+        took < Duration::from_millis(200),
+        "8 reads of 50 ms took {took:?}: they did not wait together"
+    );
 }
 
 #[test]

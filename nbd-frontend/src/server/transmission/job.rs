@@ -10,7 +10,7 @@ use crate::server::sender::Sender;
 
 /// Work for a connection, off its thread.
 pub(in crate::server) struct Job {
-    pub(super) pending: Pending,
+    pub(in crate::server) pending: Pending,
     pub(super) work: Work,
 }
 
