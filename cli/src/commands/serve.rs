@@ -72,7 +72,7 @@ pub(crate) struct Args {
           help_heading = "Changes")]
     durability: Durability,
     /// Commit changes that wait for longer than this many seconds; 0 for never
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds,
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = interval,
           help_heading = "Changes")]
     commit_interval: Duration,
 
@@ -158,6 +158,15 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
     if args.ram_limit.is_some() && !args.transient {
         return Err(Failure::usage("cannot use --ram-limit without --transient"));
     }
+    let description = args.description.as_deref().unwrap_or_default();
+    for (option, text) in [("--name", &*args.name), ("--description", description)] {
+        if text.len() > MAX_STRING_BYTES {
+            return Err(Failure::usage(format!(
+                "cannot use {option}: it has {} bytes, and NBD allows {MAX_STRING_BYTES}",
+                text.len()
+            )));
+        }
+    }
     let place = match (args.socket, args.listen, args.single, activated) {
         (Some(_), _, _, true) | (_, Some(_), _, true) | (_, _, true, true) => {
             return Err(Failure::usage(
@@ -208,6 +217,9 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
     })
 }
 
+/// The longest name or description that a client can be told (proto.md, "Conventions").
+const MAX_STRING_BYTES: usize = 4096;
+
 /// The most seconds that an interval may have: a year, to stay clear of the clock's end.
 const MAX_SECONDS: f64 = 365.0 * 24.0 * 3600.0;
 
@@ -219,6 +231,21 @@ fn seconds(text: &str) -> std::result::Result<Duration, String> {
     number
         .map(Duration::from_secs_f64)
         .ok_or_else(|| "not a number of seconds".to_owned())
+}
+
+/// The shortest interval, in seconds: a timer without a pause would do nothing but commit.
+const MIN_INTERVAL_SECONDS: f64 = 0.01;
+
+fn interval(text: &str) -> std::result::Result<Duration, String> {
+    let interval = seconds(text)?;
+    // What is typed as 0 is; a number too small for the clock is not.
+    let is_none = text.parse::<f64>().is_ok_and(|number| number == 0.0);
+    if interval < Duration::from_secs_f64(MIN_INTERVAL_SECONDS) && !is_none {
+        return Err(format!(
+            "less than {MIN_INTERVAL_SECONDS} seconds; 0 is for never"
+        ));
+    }
+    Ok(interval)
 }
 
 fn positive_seconds(text: &str) -> std::result::Result<Duration, String> {
@@ -311,6 +338,9 @@ mod tests {
             "o -r --single --socket s",
             "o -r --commit-interval -1",
             "o -r --commit-interval nan",
+            "o -r --commit-interval 1e-9",
+            "o -r --commit-interval 1e-30",
+            "o -r --commit-interval 0.009",
             "o -r --handshake-timeout 0",
             "o -r --max-connections 0",
             "o -r --listen example.org:1",
@@ -332,6 +362,15 @@ mod tests {
     }
 
     #[test]
+    fn names_that_no_client_can_be_told_are_usage_errors() {
+        for option in ["--name", "--description"] {
+            let typed = |len| planned(&format!("o -r {option} {}", "x".repeat(len)), false);
+            assert!(typed(4096).is_ok(), "{option}");
+            assert_eq!(typed(4097).err(), Some(ExitCode::Usage), "{option}");
+        }
+    }
+
+    #[test]
     fn no_interval_means_no_timer() {
         assert_eq!(
             planned("o -r --commit-interval 0", false)
@@ -339,6 +378,8 @@ mod tests {
                 .commit_interval,
             None
         );
+        let shortest = planned("o -r --commit-interval 0.01", false).unwrap();
+        assert_eq!(shortest.commit_interval, Some(Duration::from_millis(10)));
         let half = planned("o -r --commit-interval 0.5", false)
             .unwrap()
             .commit_interval;
