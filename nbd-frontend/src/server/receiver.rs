@@ -81,14 +81,30 @@ impl Receiver {
     /// Receives until the next `count` bytes of a payload are there, at most `PIECE_BYTES`.
     ///
     /// Never asks for more than them: the buffer is empty when they are consumed, and the next
-    /// payload begins at its front again, without anything moved.
+    /// payload begins at its front again, without anything moved. Looks for more for as long as
+    /// `soon` before it falls asleep.
     ///
     /// # Errors
     /// `UnexpectedEof` if the input ends before.
-    pub(super) fn receive_exact(&mut self, channel: &Channel, count: usize) -> io::Result<()> {
+    pub(super) fn receive_exact(
+        &mut self,
+        channel: &Channel,
+        count: usize,
+        soon: Duration,
+    ) -> io::Result<()> {
         let wanted_end = self.start + count;
         while self.end < wanted_end {
-            match channel.read(&mut self.buf[self.end..wanted_end])? {
+            let place = &mut self.buf[self.end..wanted_end];
+            let come = if soon.is_zero() {
+                None
+            } else {
+                channel.read_soon(place, soon)?
+            };
+            let count = match come {
+                Some(count) => count,
+                None => channel.read(place)?,
+            };
+            match count {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 count => self.end += count,
             }

@@ -158,10 +158,12 @@ impl<'a> Transmission<'a> {
     /// Executes every whole request that was received, answers, waits for more.
     fn serve_batch(&mut self) -> Result<(), End> {
         let header_len = self.negotiated.header_len();
+        let mut count = 0;
         while let Some(header) = self.receiver.buffered().get(..header_len) {
             self.answers.check_cut()?;
             let decoded = self.negotiated.decode_request(header)?;
             self.receiver.consume(header_len);
+            count += 1;
             match decoded {
                 Decoded::Request(request) if self.closing => self.refuse_late(&request)?,
                 Decoded::Request(request) => self.execute(&request)?,
@@ -179,7 +181,7 @@ impl<'a> Transmission<'a> {
             self.answers.make_room()?;
         }
         self.answer()?;
-        self.receive()
+        self.receive(count)
     }
 
     fn execute(&mut self, request: &Request) -> Result<(), End> {
@@ -243,7 +245,7 @@ impl<'a> Transmission<'a> {
     }
 
     /// Waits for more requests, between two of them or in the middle of a header.
-    fn receive(&mut self) -> Result<(), End> {
+    fn receive(&mut self, last_batch: u32) -> Result<(), End> {
         let channel = &self.connection.channel;
         let between_requests = self.receiver.buffered().is_empty();
         if between_requests {
@@ -253,7 +255,7 @@ impl<'a> Transmission<'a> {
             }
         }
         let mut count = None;
-        if self.pace.is_quick() {
+        if self.pace.batch(last_batch) {
             count = self.receiver.receive_soon(channel, LOOK)?;
             self.pace.looked(count.is_some());
         }

@@ -1,8 +1,11 @@
 //! Requests that change the device, and the payloads of those that are refused.
 
+use std::time::Duration;
+
 use usnap_engine::Result as DeviceResult;
 use usnap_engine::device::ZeroFlags;
 
+use super::pace::LOOK;
 use super::{End, Transmission, piece_len};
 use crate::proto::Request;
 use crate::server::limits::{SPAN_BYTES, WINDOW_BYTES};
@@ -134,7 +137,14 @@ impl Transmission<'_> {
             self.settle()?;
         }
         self.answers.send()?;
-        self.receiver.receive_exact(&self.connection.channel, len)?;
+        // Header and payload often come one shortly after the other.
+        let soon = if self.pace.is_quick() {
+            LOOK
+        } else {
+            Duration::ZERO
+        };
+        self.receiver
+            .receive_exact(&self.connection.channel, len, soon)?;
         Ok(())
     }
 }
