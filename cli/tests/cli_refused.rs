@@ -1,7 +1,9 @@
 //! What must not cost anybody data, a server or a terminal, however it was typed: each test makes
 //! the trap and looks at what is left.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -261,5 +263,19 @@ fn a_server_that_was_stopped_is_named_and_not_waited_for() -> Result<()> {
     server.stop()?;
     let status = LAB.usnap(&["status"]).arg(&cow).ok()?;
     ensure!(status.contains("no server answers"), "{status}");
+    Ok(())
+}
+
+/// The variable of --run had replacement characters in the place of other bytes.
+#[test]
+fn the_command_of_run_gets_the_sockets_path_byte_by_byte() -> Result<()> {
+    let scratch = place("bytes")?;
+    let socket = OsStr::from_bytes(b"s\xff\xfe");
+    let script = r#"test -S "$unixsocket" && printf %s "$unixsocket" | tail -c 3 | od -An -tx1"#;
+    let tool = LAB
+        .usnap(&["serve", "disk.img", "-r", "--run", script, "--socket"])
+        .arg(socket);
+    let said = tool.current_dir(scratch.path()).ok()?;
+    ensure!(said == " 73 ff fe\n", "{said}");
     Ok(())
 }

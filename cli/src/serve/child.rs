@@ -1,6 +1,6 @@
 //! The command of `--run`: started when the server is ready, its exit status ours.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
@@ -27,7 +27,7 @@ impl RunCommand {
     /// Starts `command` in a shell with `variables` set.
     ///
     /// Our descriptors are all close-on-exec; what told us of sockets and readiness was for us.
-    pub(super) fn start(command: &OsStr, variables: &[(&str, String)]) -> Result<Self> {
+    pub(super) fn start(command: &OsStr, variables: &[(&str, OsString)]) -> Result<Self> {
         // A group of its own lets us end all of it; but such a group may not read the terminal.
         let leads_group = !std::io::stdin().is_terminal();
         let mut shell = Command::new("/bin/sh");
@@ -120,7 +120,7 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let variables = [("uri", "nbd://x".to_owned())];
+            let variables = [("uri", "nbd://x".into())];
             let mut child = RunCommand::start(command.as_ref(), &variables).unwrap();
             if end {
                 child.end().await

@@ -1,5 +1,7 @@
 //! Saying that clients can connect: on standard output, in the pid file, to the service manager.
 
+use std::ffi::OsString;
+
 use anyhow::Context;
 use sd_notify::NotifyState;
 use tempfile::TempDir;
@@ -65,20 +67,21 @@ impl Ready {
     }
 
     /// The variables for the command of `--run`, named as nbdkit names them.
-    pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn variables(&self) -> Vec<(&'static str, OsString)> {
         let unix = self.addresses.iter().find_map(|address| match address {
-            Address::Unix(path) => Some(path.display().to_string()),
+            // As it is: it need not be UTF-8.
+            Address::Unix(path) => Some(path.clone().into_os_string()),
             Address::Tcp(_) => None,
         });
         let port = self.addresses.iter().find_map(|address| match address {
-            Address::Tcp(address) => Some(address.port().to_string()),
+            Address::Tcp(address) => Some(OsString::from(address.port().to_string())),
             Address::Unix(_) => None,
         });
         vec![
-            ("uri", self.uri.clone().unwrap_or_default()),
+            ("uri", self.uri.clone().unwrap_or_default().into()),
             ("unixsocket", unix.unwrap_or_default()),
             ("port", port.unwrap_or_default()),
-            ("exportname", self.name.clone()),
+            ("exportname", self.name.clone().into()),
         ]
     }
 }
