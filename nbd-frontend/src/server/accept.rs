@@ -80,10 +80,7 @@ fn admit(shared: &Arc<Shared>, stream: Stream) {
         }
         None => {
             shared.counters.turn_away();
-            tracing::debug!(
-                limit = shared.limits.max_connections,
-                "turned a connection away"
-            );
+            shared.notices.turned_away(shared.limits.max_connections);
         }
     }
 }

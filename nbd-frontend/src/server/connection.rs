@@ -16,6 +16,7 @@ use super::channel::Channel;
 use super::counters::Counters;
 use super::limits::SEND_BUFFER_BYTES;
 use super::negotiate::{Outcome, negotiate};
+use super::notices::Notices;
 use super::sender::Sender;
 use super::shared::{Shared, Slot};
 use super::transmission::Transmission;
@@ -29,6 +30,7 @@ pub(super) struct Connection {
     pub(super) replies: Replies,
     pub(super) preferred_block_bytes: u32,
     pub(super) counters: Arc<Counters>,
+    pub(super) notices: Arc<Notices>,
     /// The requests that workers have in hand.
     pub(super) backlog: Backlog,
     /// The device's last flush took so long that nobody should wait for the next one in line.
@@ -52,6 +54,7 @@ impl Connection {
             replies: negotiated.replies(),
             preferred_block_bytes: negotiated.export.preferred_block_bytes,
             counters: Arc::clone(&shared.counters),
+            notices: Arc::clone(&shared.notices),
             backlog: Backlog::default(),
             slow_flush: AtomicBool::new(false),
             logged_errors: AtomicU32::new(0),

@@ -55,6 +55,14 @@ pub(super) const DEFERRED_REPLIES: usize = 128;
 /// The most device errors that one connection logs; more say nothing new and can fill a disk.
 pub(super) const LOGGED_ERRORS: u32 = 16;
 
+/// How long nothing is said of connections turned away after a warning; they can come by the
+/// thousand.
+pub(super) const TURNED_AWAY_NOTICE: Duration = Duration::from_secs(10);
+
+/// How long nothing is said of writes without room after a warning: every one of a client that
+/// tries again could be one. Writes that need no room succeed in between, so success says nothing.
+pub(super) const NO_SPACE_NOTICE: Duration = Duration::from_secs(60);
+
 /// What a server allows its clients, and how long it waits for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -19,6 +19,7 @@ mod error;
 mod limits;
 mod listen;
 mod negotiate;
+mod notices;
 mod receiver;
 mod sender;
 mod shared;

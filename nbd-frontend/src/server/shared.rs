@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::counters::Counters;
 use super::limits::{CUT_TIMEOUT, Limits};
+use super::notices::Notices;
 use super::shutdown::Shutdown;
 use super::workers::Workers;
 use crate::export::Exports;
@@ -18,6 +19,7 @@ pub(super) struct Shared {
     pub(super) exports: Arc<Exports>,
     pub(super) limits: Limits,
     pub(super) counters: Arc<Counters>,
+    pub(super) notices: Arc<Notices>,
     pub(super) shutdown: Arc<Shutdown>,
     pub(super) workers: Arc<Workers>,
     slots: Arc<Semaphore>,
@@ -38,6 +40,7 @@ impl Shared {
             exports,
             limits,
             counters: Arc::default(),
+            notices: Arc::default(),
             shutdown: Arc::new(Shutdown::new()),
             workers: Arc::default(),
             slots: Arc::new(Semaphore::new(slot_count as usize)),

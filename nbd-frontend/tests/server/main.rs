@@ -23,4 +23,6 @@ mod splits;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod warnings;
+#[cfg(test)]
 mod workers;

@@ -132,6 +132,9 @@ impl<'a> Answers<'a> {
         );
         let (errno, message) = errno_of(error.kind(), fast);
         let id = self.connection.id;
+        if errno == Errno::NoSpc {
+            self.connection.notices.no_space(error);
+        }
         let logged = &self.connection.logged_errors;
         if errno == Errno::Io && logged.load(Ordering::Relaxed) < LOGGED_ERRORS {
             let count = logged.fetch_add(1, Ordering::Relaxed) + 1;

@@ -1,12 +1,14 @@
 //! What the suites share: a server on a socket of its own, clients, and a device under control.
 
 mod device;
+mod log;
 mod raw;
 mod server;
 
 use usnap_nbd::proto::client::ClientOptions;
 
 pub(crate) use self::device::{Call, TestDevice};
+pub(crate) use self::log::{collect_warnings, warnings_with};
 pub(crate) use self::raw::{Chunk, RawClient};
 pub(crate) use self::server::{TestServer, wait_until};
 
