@@ -279,3 +279,37 @@ fn the_command_of_run_gets_the_sockets_path_byte_by_byte() -> Result<()> {
     ensure!(said == " 73 ff fe\n", "{said}");
     Ok(())
 }
+
+/// It was made before the server listened, and stayed behind where that failed.
+#[test]
+fn a_cow_made_by_a_run_that_can_not_begin_is_not_left_behind() -> Result<()> {
+    let scratch = place("left")?;
+    let _taken = std::os::unix::net::UnixListener::bind(scratch.join("taken"))?;
+    let cow = scratch.join("c.cow");
+    for words in [
+        ["--socket", "taken"],
+        ["--socket", "no-such-folder/s"],
+        ["--listen", "192.0.2.1:1"],
+        ["--pid-file", "no-such-folder/pid"],
+    ] {
+        let serve = || {
+            let serve = LAB.usnap(&["serve", "disk.img", "--cow", "c.cow"]);
+            serve.args(words).current_dir(scratch.path())
+        };
+        serve().fails_with(1)?;
+        ensure!(!cow.exists(), "{words:?}: the COW was left behind");
+        // One that was there before stays.
+        LAB.usnap(&["create"])
+            .arg(&cow)
+            .args(["--size", "1M"])
+            .ok()?;
+        serve().fails_with(1)?;
+        ensure!(cow.exists(), "{words:?}: a COW that was there is gone");
+        std::fs::remove_file(&cow)?;
+    }
+    // And one that was served stays, though nobody wrote.
+    let serve = LAB.usnap(&["serve", "disk.img", "--cow", "c.cow", "--run", "exit 7"]);
+    serve.current_dir(scratch.path()).fails_with(7)?;
+    ensure!(cow.exists());
+    Ok(())
+}

@@ -1,12 +1,14 @@
 //! Opening what is to be served: the origin, and the snapshot over it.
 
+use std::cell::Cell;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use usnap_engine::device::BlockDevice;
 use usnap_engine::origin::Origin;
 use usnap_engine::store::cow_file::{self, CreateOptions};
-use usnap_engine::{Durability, Snapshot, SnapshotOptions};
+use usnap_engine::{Durability, ErrorKind, Snapshot, SnapshotOptions};
 use usnap_format::ChunkSize;
 use usnap_nbd::export::Export;
 
@@ -20,6 +22,8 @@ pub(crate) struct Served {
     snapshot: Option<Arc<Snapshot>>,
     cow: Option<PathBuf>,
     block_bytes: Option<u64>,
+    /// The COW file, where this run made it and does not serve it yet.
+    new_cow: Cell<Option<NewCow>>,
 }
 
 impl Served {
@@ -32,6 +36,7 @@ impl Served {
                 snapshot: None,
                 cow: None,
                 block_bytes: None,
+                new_cow: Cell::new(None),
             }),
             Changes::Memory {
                 chunk_size,
@@ -58,7 +63,13 @@ impl Served {
             snapshot: Some(snapshot),
             cow,
             block_bytes: Some(chunk_size.bytes()),
+            new_cow: Cell::new(None),
         }
+    }
+
+    /// Clients can connect: a COW file that this run made stays.
+    pub(super) fn keep_new_cow(&self) {
+        self.new_cow.set(None);
     }
 
     /// The export under which clients see it.
@@ -84,7 +95,53 @@ impl Served {
     }
 }
 
+/// A run that could not begin leaves no COW file behind that it made itself.
+impl Drop for Served {
+    fn drop(&mut self) {
+        let Some(new_cow) = self.new_cow.take() else {
+            return;
+        };
+        // We hold its lock, so what is empty now stays so.
+        let exceptions = self
+            .snapshot
+            .as_ref()
+            .map(|store| store.report().exceptions);
+        if exceptions.is_some_and(|count| count.committed == 0 && count.uncommitted == 0) {
+            new_cow.remove();
+        }
+    }
+}
+
+/// A COW file that this run made.
+struct NewCow {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl NewCow {
+    fn at(path: &Path) -> Option<Self> {
+        let path = std::path::absolute(path).ok()?;
+        let metadata = std::fs::symlink_metadata(&path).ok()?;
+        Some(Self {
+            path,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+
+    /// Removes it, unless another file has its name by now.
+    fn remove(&self) {
+        let is_ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
+        if is_ours && std::fs::remove_file(&self.path).is_ok() {
+            tracing::info!("removed {} again: it was not served", self.path.display());
+        }
+    }
+}
+
 fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
+    let mut new_cow = None;
     let is_absent = !cow.path.try_exists().unwrap_or(true);
     if is_absent && !cow.read_only {
         let chunk_size = cow.chunk_size.unwrap_or_default();
@@ -100,6 +157,7 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
             identity: true,
         };
         let created = cow_file::create(&cow.path, &options).map_err(Failure::of_typed)?;
+        new_cow = NewCow::at(&cow.path);
         created
             .warnings
             .iter()
@@ -121,7 +179,15 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
         read_only: cow.read_only,
         chunk_size_if_unused: cow.chunk_size.unwrap_or_default(),
     };
-    let (snapshot, notes) = Snapshot::open(&Arc::new(origin), &cow.path, &options)?;
+    let opened = Snapshot::open(&Arc::new(origin), &cow.path, &options);
+    let (snapshot, notes) = opened.inspect_err(|error| {
+        // Where somebody was faster, it is theirs.
+        if error.kind() != ErrorKind::InUse
+            && let Some(new_cow) = &new_cow
+        {
+            new_cow.remove();
+        }
+    })?;
     notes.iter().for_each(|note| tracing::warn!("{note}"));
     let chunk_size = snapshot.chunk_size();
     if let Some(asked) = cow.chunk_size.filter(|asked| *asked != chunk_size) {
@@ -132,11 +198,9 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
             size::human(asked.bytes())
         );
     }
-    Ok(Served::of_snapshot(
-        snapshot,
-        Some(cow.path.clone()),
-        chunk_size,
-    ))
+    let served = Served::of_snapshot(snapshot, Some(cow.path.clone()), chunk_size);
+    served.new_cow.set(new_cow);
+    Ok(served)
 }
 
 /// The size at which a COW file for an origin can never be full.

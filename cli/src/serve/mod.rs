@@ -142,7 +142,7 @@ async fn serve(plan: &Plan, served: &Served) -> Result<ExitCode> {
         _ => None,
     };
     let result = if plan.place == Place::Single {
-        single::serve(exports, limits, &mut signals).await
+        single::serve(served, exports, limits, &mut signals).await
     } else {
         listen(plan, served, exports, limits, &mut signals).await
     };
@@ -214,6 +214,8 @@ async fn listen(
         Some(command) => Some(RunCommand::start(command, &ready.variables())?),
         None => None,
     };
+    // Clients are served from here on.
+    served.keep_new_cow();
     let code = tokio::select! {
         code = wait_for(&mut child) => code,
         () = signals.next() => match &mut child {

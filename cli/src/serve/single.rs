@@ -8,12 +8,14 @@ use anyhow::Context;
 use usnap_nbd::export::Exports;
 use usnap_nbd::server::{Limits, serve_single};
 
+use super::device::Served;
 use super::signals::Signals;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
 
 /// Serves the client until it goes or a signal comes.
 pub(super) async fn serve(
+    served: &Served,
     exports: Arc<Exports>,
     limits: Limits,
     signals: &mut Signals,
@@ -25,6 +27,7 @@ pub(super) async fn serve(
     let failed = "cannot use standard input and output";
     let input = io::stdin().as_fd().try_clone_to_owned().context(failed)?;
     let output = io::stdout().as_fd().try_clone_to_owned().context(failed)?;
+    served.keep_new_cow();
     serve_single(input, output, exports, limits, signals.next()).await?;
     Ok(ExitCode::Success)
 }
