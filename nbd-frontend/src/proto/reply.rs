@@ -1,8 +1,7 @@
 //! Replies: headers and small chunks, written into buffers of the caller. Nothing is allocated.
 //!
-//! With chunks negotiated, every reply is a chunk: a [`Replies::done`] chunk costs 4 bytes more
-//! than a simple reply and spares the client to look at the magic before it knows how much to
-//! receive.
+//! Each reply is framed in the encoder's style. A server that negotiated structured replies may use
+//! a simple encoder as well, for successes without contents: [`Replies::done`] is 4 bytes shorter.
 
 use super::block_status::BlockStatusReply;
 use super::consts::{

@@ -18,9 +18,10 @@ pub const MAX_DRAIN_BYTES: u64 = 128 << 20;
 pub enum ReplyStyle {
     /// Simple replies to everything.
     Simple,
-    /// Structured reply chunks to everything.
+    /// Structured reply chunks to reads, to block status and for errors; what succeeded without
+    /// contents may be answered by a simple reply, too.
     Structured,
-    /// Extended headers both ways.
+    /// Extended headers both ways: nothing but extended chunks.
     Extended,
 }
 

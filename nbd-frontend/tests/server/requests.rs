@@ -314,6 +314,71 @@ fn a_read_only_export_refuses_changes_and_stays_in_step() {
     );
 }
 
+#[test]
+fn with_structured_replies_only_success_without_contents_is_a_simple_reply() {
+    use std::io::Read;
+    const SIMPLE: u32 = 0x6744_6698;
+    let read = |len| RequestKind::Read {
+        len,
+        dont_fragment: false,
+    };
+    let trim = |len| RequestKind::Trim { len, fua: false };
+    let status = RequestKind::BlockStatus {
+        len: 4096,
+        req_one: false,
+    };
+    let write = |fua| RequestKind::Write { len: 512, fua };
+    let simple_ones = [
+        write(false),
+        write(true),
+        trim(512),
+        RequestKind::Flush,
+        RequestKind::Cache { len: 512 },
+        RequestKind::WriteZeroes {
+            len: 512,
+            fua: false,
+            no_hole: false,
+            fast_zero: false,
+        },
+    ];
+    // The magic of the first reply to a request at an offset.
+    let magic = |style, offset, kind| {
+        let server = TestServer::new(TestDevice::new(MIB));
+        let mut client = server.raw_client(style);
+        let mut bytes = client.encode(1, offset, kind);
+        if let RequestKind::Write { len, .. } = kind {
+            bytes.extend(pattern(len as usize, 1));
+        }
+        client.send_bytes(&bytes);
+        let mut magic = [0; 4];
+        client.stream.read_exact(&mut magic).unwrap();
+        u32::from_be_bytes(magic)
+    };
+    for (style, chunk) in [
+        (Style::Structured, 0x668e_33ef),
+        (Style::Extended, 0x6e8a_278c),
+    ] {
+        for kind in simple_ones {
+            let expected = if style == Style::Extended {
+                chunk
+            } else {
+                SIMPLE
+            };
+            assert_eq!(magic(style, 0, kind), expected, "{style:?}: {kind:?}");
+        }
+        for kind in [read(0), read(512), read(1 << 20), status] {
+            assert_eq!(magic(style, 0, kind), chunk, "{style:?}: {kind:?}");
+        }
+        for kind in [read(512), write(false), trim(512)] {
+            assert_eq!(
+                magic(style, MIB, kind),
+                chunk,
+                "{style:?}: error of {kind:?}"
+            );
+        }
+    }
+}
+
 fn read_data(client: &mut RawClient) -> Vec<u8> {
     let reply = client.reply();
     assert!(matches!(reply[0].kind, ReplyKind::Data { .. }), "{reply:?}");
