@@ -7,8 +7,9 @@ use crate::proto::Errno;
 /// The protocol's error for an engine's, and a message for the client. The message names no path:
 /// the peer may be a stranger, and the log has the whole error.
 ///
-/// "The server MUST NOT send `NBD_ENOTSUP` as a reply to any other request" than a fast zero
-/// (proto.md, "Error values"): `fast_zero` says whether this was one.
+/// "The server SHOULD NOT return `NBD_ENOTSUP` except as documented in response to
+/// `NBD_CMD_WRITE_ZEROES` when `NBD_CMD_FLAG_FAST_ZERO` is supported" (proto.md, "Error values"):
+/// `fast_zero` says whether this was such a request.
 pub(super) fn errno_of(kind: ErrorKind, fast_zero: bool) -> (Errno, &'static str) {
     match kind {
         ErrorKind::NoSpace => (Errno::NoSpc, "no space is left for this write"),

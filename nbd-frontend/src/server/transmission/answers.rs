@@ -5,10 +5,10 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::End;
 use super::deferred::Deferred;
+use super::{End, id_of};
 use crate::proto::{
-    Errno, MAX_ERROR_REPLY, MAX_REPLY_HEADER, Replies, ReplyStyle, Request, RequestKind,
+    Cookie, Errno, MAX_ERROR_REPLY, MAX_REPLY_HEADER, Replies, ReplyStyle, Request, RequestKind,
 };
 use crate::server::connection::Connection;
 use crate::server::counters::Tally;
@@ -87,12 +87,12 @@ impl<'a> Answers<'a> {
         self.add(&buf[..len]);
     }
 
-    /// Answers with an error.
+    /// Answers the request with that cookie and offset with an error.
     #[cold]
-    pub(super) fn fail(&mut self, request: &Request, errno: Errno, message: &str) {
+    pub(super) fn fail(&mut self, (cookie, offset): (Cookie, u64), errno: Errno, message: &str) {
         let mut buf = [0; MAX_ERROR_REPLY];
         let replies = self.replies();
-        let len = replies.error(&mut buf, request.cookie, request.offset, errno, message);
+        let len = replies.error(&mut buf, cookie, offset, errno, message);
         self.tally.errors += 1;
         self.add(&buf[..len]);
     }
@@ -101,7 +101,7 @@ impl<'a> Answers<'a> {
     #[cold]
     pub(super) fn fail_with(&mut self, request: &Request, error: &usnap_engine::Error) {
         let (errno, message) = self.judge(request, error);
-        self.fail(request, errno, message);
+        self.fail(id_of(request), errno, message);
     }
 
     /// Answers a read that failed at `offset`; what was added before it holds.
@@ -162,7 +162,7 @@ impl<'a> Answers<'a> {
         for request in deferred.iter() {
             match judged {
                 None => self.succeed(request),
-                Some((errno, message)) => self.fail(request, errno, message),
+                Some((errno, message)) => self.fail(id_of(request), errno, message),
             }
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! The transmission phase of one connection: the hot path. One thread, blocking, no task, no
-//! queue.
+//! The transmission phase of one connection: the hot path. One thread, blocking, no task. Nothing
+//! is queued: what workers do not take at once, the thread does itself.
 //!
 //! One call receives what is there, every whole request in it is executed inline, and one call
 //! sends the replies. Payloads are written from the receive buffer and read into the send buffer.
@@ -12,6 +12,7 @@
 //! - Requests that need a flush wait for the end of the batch and share one.
 //! - What would wait for a disk is handed to a worker, if one is free; its answer overtakes others
 //!   or is overtaken ("The server MAY reply to requests in any order").
+//! - Between requests, and between the pieces of a long one, it ends if the connection was cut.
 
 #[cfg(test)]
 mod alloc_free;
@@ -42,7 +43,7 @@ use super::limits::PIECE_BYTES;
 use super::receiver::Receiver;
 use super::sender::Sender;
 use super::shared::Shared;
-use crate::proto::{Decoded, Errno, Fatal, Negotiated, Request, RequestKind};
+use crate::proto::{Cookie, Decoded, Errno, Fatal, Negotiated, Request, RequestKind};
 
 pub(super) use self::job::Job;
 
@@ -169,13 +170,8 @@ impl<'a> Transmission<'a> {
                 Decoded::Request(request) => self.execute(&request)?,
                 Decoded::Refused(refused) => {
                     self.drain(refused.payload_len)?;
-                    let request = Request {
-                        cookie: refused.cookie,
-                        offset: refused.offset,
-                        // Only the cookie and the offset play a part in the answer.
-                        kind: RequestKind::Flush,
-                    };
-                    self.answers.fail(&request, refused.errno, refused.message);
+                    let id = (refused.cookie, refused.offset);
+                    self.answers.fail(id, refused.errno, refused.message);
                 }
             }
             self.answers.make_room()?;
@@ -233,7 +229,7 @@ impl<'a> Transmission<'a> {
         }
         self.drain(u64::from(request.payload_len()))?;
         let message = "the server is shutting down";
-        self.answers.fail(request, Errno::Shutdown, message);
+        self.answers.fail(id_of(request), Errno::Shutdown, message);
         Ok(())
     }
 
@@ -306,6 +302,12 @@ impl<'a> Transmission<'a> {
         self.deferred.clear();
         Ok(())
     }
+}
+
+/// What a reply says of the request it answers.
+#[inline]
+fn id_of(request: &Request) -> (Cookie, u64) {
+    (request.cookie, request.offset)
 }
 
 /// How much of `left` bytes at `offset` to handle in one piece: all if it fits, else up to a

@@ -4,7 +4,7 @@ use usnap_engine::Result as DeviceResult;
 use usnap_engine::device::Attempt;
 
 use super::answers::Answers;
-use super::{End, holes, piece_len};
+use super::{End, holes, id_of, piece_len};
 use crate::proto::{Errno, MAX_REPLY_HEADER, ReplyStyle, Request};
 use crate::server::limits::{CACHE_BYTES, PIECE_BYTES, SPARSE_READ_BYTES};
 
@@ -68,7 +68,7 @@ impl Answers<'_> {
                 // "The server MUST support unfragmented reads in which the client's request length
                 // does not exceed 65,536 bytes" (proto.md, "Size constraints"): no longer ones.
                 let message = "too long for a reply in one piece";
-                self.fail(request, Errno::Overflow, message);
+                self.fail(id_of(request), Errno::Overflow, message);
                 Ok(())
             }
             ReplyStyle::Structured | ReplyStyle::Extended => self.read_long_chunks(request, len),
@@ -147,7 +147,7 @@ impl Answers<'_> {
         patience: Patience,
     ) -> DeviceResult<Attempt> {
         let mut header = [0; MAX_REPLY_HEADER];
-        let id = (request.cookie, request.offset);
+        let id = id_of(request);
         let replies = self.replies();
         let header_len =
             replies.read_data_header(&mut header, id, part.offset, part.len, part.last);
