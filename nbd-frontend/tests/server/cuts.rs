@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use usnap_engine::device::BlockDevice;
 use usnap_nbd::proto::RequestKind;
 use usnap_nbd::server::Limits;
 
@@ -140,6 +141,28 @@ fn one_long_request_ends_when_the_time_of_the_server_is_up() {
         std::thread::sleep(Duration::from_millis(50));
         expect_soon(server, &format!("{kind:?}"));
     }
+}
+
+#[test]
+fn a_long_block_status_ends_when_the_time_of_the_server_is_up() {
+    let device = slow(40 * MIB, Duration::from_millis(5));
+    // Every other page is data.
+    for offset in (0..40 * MIB).step_by(8192) {
+        device.memory.write_at(&[1], offset).unwrap();
+    }
+    let server = TestServer::with_limits(device, hasty());
+    let mut client = server.raw_client(Style::Structured);
+    let status = RequestKind::BlockStatus {
+        len: 40 * MIB,
+        req_one: false,
+    };
+    client.send(1, 0, status);
+    std::thread::sleep(Duration::from_millis(50));
+    let begin = Instant::now();
+    drop(server);
+    // Before the server would stop waiting for it.
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(2), "the end took {took:?}");
 }
 
 #[test]

@@ -379,6 +379,27 @@ fn with_structured_replies_only_success_without_contents_is_a_simple_reply() {
     }
 }
 
+#[test]
+fn a_block_status_asks_the_device_no_more_often_than_its_limit() {
+    let device = TestDevice::new(40 * MIB);
+    // Every other page is data.
+    for offset in (0..40 * MIB).step_by(8192) {
+        device.memory.write_at(&[1], offset).unwrap();
+    }
+    let server = TestServer::new(device.clone());
+    for (req_one, most) in [(false, 4096), (true, 1)] {
+        for style in [Style::Structured, Style::Extended] {
+            let mut client = server.raw_client(style);
+            let len = 40 * MIB;
+            client.send(1, 0, RequestKind::BlockStatus { len, req_one });
+            let reply = client.reply();
+            assert_eq!(reply.len(), 2, "one for each context");
+            let calls = device.take_calls().len();
+            assert_eq!(calls, most, "{style:?}");
+        }
+    }
+}
+
 fn read_data(client: &mut RawClient) -> Vec<u8> {
     let reply = client.reply();
     assert!(matches!(reply[0].kind, ReplyKind::Data { .. }), "{reply:?}");
