@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use usnap_test_support::raw_client::command;
 use usnap_test_support::tool::{Output, wait};
-use usnap_test_support::{Lab, NBD_ENOSPC, RawClient, Scratch, Tool};
+use usnap_test_support::{Lab, NBD_ENOSPC, Need, RawClient, Scratch, Tool, missing};
 
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
 const LIMIT: Duration = Duration::from_secs(20);
@@ -311,5 +311,62 @@ fn a_cow_made_by_a_run_that_can_not_begin_is_not_left_behind() -> Result<()> {
     let serve = LAB.usnap(&["serve", "disk.img", "--cow", "c.cow", "--run", "exit 7"]);
     serve.current_dir(scratch.path()).fails_with(7)?;
     ensure!(cow.exists());
+    Ok(())
+}
+
+/// It ended with success, without a client, and with nothing said.
+#[test]
+fn single_without_an_output_that_can_be_written_to_fails() -> Result<()> {
+    let scratch = place("deaf")?;
+    for output in [
+        ">/dev/full",
+        ">&-",
+        ">/dev/null",
+        "1</dev/null",
+        "1<disk.img",
+    ] {
+        let script = format!("\"$0\" serve disk.img --cow c.cow --single {output}");
+        let tool = Tool::new("bash").args(["-c", &script, LAB.program()]);
+        let refused = tool.current_dir(scratch.path()).fails_with(1)?;
+        ensure!(
+            refused
+                .stderr
+                .contains("usnap: cannot write to standard output"),
+            "{output}: {refused}"
+        );
+        ensure!(!scratch.join("c.cow").exists(), "{output}");
+    }
+    Ok(())
+}
+
+/// The server took it over, said nothing, and could never be reached.
+#[test]
+fn a_passed_socket_that_does_not_listen_is_refused() -> Result<()> {
+    if missing(&[Need::PythonModule("socket")])? {
+        return Ok(());
+    }
+    let scratch = place("passed")?;
+    let script = r#"
+import os, socket, sys
+s = socket.socket(getattr(socket, sys.argv[2])); s.bind("s" if sys.argv[2] == "AF_UNIX" else ("127.0.0.1", 0))
+os.dup2(s.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[1], [sys.argv[1], "serve", "disk.img", "--cow", "c.cow"])
+"#;
+    for family in ["AF_UNIX", "AF_INET"] {
+        let tool = Tool::new("/usr/bin/python3").args(["-c", script, LAB.program(), family]);
+        let refused = tool
+            .current_dir(scratch.path())
+            .limit(LIMIT)
+            .fails_with(1)?;
+        ensure!(
+            refused
+                .stderr
+                .contains("socket 0 of LISTEN_FDS: it does not listen"),
+            "{refused}"
+        );
+        ensure!(!scratch.join("c.cow").exists());
+    }
     Ok(())
 }

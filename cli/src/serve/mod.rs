@@ -4,6 +4,7 @@
 //! each with what it has in flight; then the timer; then one last commit, which decides the exit
 //! code. A second signal leaves all that undone.
 
+mod activation;
 pub(crate) mod address;
 mod child;
 mod commit_timer;
@@ -28,6 +29,7 @@ use usnap_format::ChunkSize;
 use usnap_nbd::export::Exports;
 use usnap_nbd::server::{Limits, Server};
 
+pub(crate) use self::activation::activated;
 use self::child::RunCommand;
 use self::commit_timer::CommitTimer;
 pub(crate) use self::device::{Served, never_full};
@@ -98,16 +100,6 @@ pub(crate) enum Place {
     Single,
 }
 
-/// Whether a service manager passed sockets to this very process.
-pub(crate) fn activated() -> bool {
-    let number = |name| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u32>().ok())
-    };
-    number("LISTEN_PID") == Some(std::process::id()) && number("LISTEN_FDS").is_some_and(|n| n > 0)
-}
-
 /// Serves until told to end.
 pub(crate) fn run(plan: &Plan) -> Result<ExitCode> {
     if plan.exit_with_parent {
@@ -115,6 +107,9 @@ pub(crate) fn run(plan: &Plan) -> Result<ExitCode> {
     }
     if let Some(path) = &plan.pid_file {
         pid_file::refuse_other_files(path)?;
+    }
+    if plan.place == Place::Activated {
+        activation::refuse_deaf_sockets()?;
     }
     let served = Served::open(plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
