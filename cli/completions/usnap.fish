@@ -49,7 +49,7 @@ complete -c usnap -n "__fish_usnap_using_subcommand serve" -l label -d 'Text of 
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l ram-limit -d 'Memory that changes may take with --transient [default: half of what there is]' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l durability -d 'What makes a change durable: the client\'s flush, or every write as the kernel does' -r -f -a "flush\t'A flush, FUA, the commit interval'
 every-write\t'Every write waits until it is durable'"
-complete -c usnap -n "__fish_usnap_using_subcommand serve" -l commit-interval -d 'Commit changes that wait for longer than this many seconds; 0 for never' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l commit-interval -d 'Commit changes that wait for longer than so many seconds, at least 0.01; 0 for never' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -s U -l socket -d 'Listen on a unix socket; - for a private one with a random name, the default' -r -F
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l listen -d 'Listen on TCP; without an address on 127.0.0.1, without a port on 10809' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l max-connections -d 'Close connections beyond this number' -r
@@ -57,7 +57,7 @@ complete -c usnap -n "__fish_usnap_using_subcommand serve" -l handshake-timeout 
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l name -d 'Name of the export; clients that ask for none get it too' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l description -d 'Description of the export, shown to clients that list exports' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l run -d 'Run a shell command once ready, then exit with its status' -r
-complete -c usnap -n "__fish_usnap_using_subcommand serve" -l pid-file -d 'Write the process id to this file, once ready' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l pid-file -d 'Write the process id to this file, once ready; nothing but a pid file is replaced' -r -F
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
 json\t'One JSON object a line'"
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''

@@ -71,7 +71,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Durability::Flush,
           help_heading = "Changes")]
     durability: Durability,
-    /// Commit changes that wait for longer than this many seconds; 0 for never
+    /// Commit changes that wait for longer than so many seconds, at least 0.01; 0 for never
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = interval,
           help_heading = "Changes")]
     commit_interval: Duration,
@@ -118,7 +118,7 @@ pub(crate) struct Args {
         verbatim_doc_comment
     )]
     run: Option<OsString>,
-    /// Write the process id to this file, once ready
+    /// Write the process id to this file, once ready; nothing but a pid file is replaced
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
     /// End, as by SIGTERM, when the parent process ends
