@@ -13,6 +13,8 @@ mod flushes;
 #[cfg(test)]
 mod holes;
 #[cfg(test)]
+mod listening;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod shutdown;

@@ -39,7 +39,11 @@ impl TestServer {
         let dir = tempfile::tempdir().unwrap();
         let listen = Listen::Unix(dir.path().join("nbd"));
         let exports = Arc::new(Exports::new(vec![export]));
-        let server = Server::bind(listen, exports, limits).unwrap();
+        Self::running(Server::bind(listen, exports, limits).unwrap(), dir)
+    }
+
+    /// A server that listens already; `dir` goes with it.
+    pub(crate) fn running(server: Server, dir: TempDir) -> Self {
         let counters = server.counters();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
