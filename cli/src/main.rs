@@ -7,7 +7,6 @@ mod control;
 mod exit_code;
 mod failure;
 mod file_size_limit;
-mod identity;
 mod logging;
 mod output;
 mod printable;

@@ -78,7 +78,7 @@ impl Report {
             latched: report.latched.clone(),
             persistent: report.is_persistent,
             remembers_origin: report.has_identity,
-            identity_damage: None,
+            identity_damage: report.identity_damage.clone(),
             label: report.label.clone(),
         }
     }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use usnap_format::{AreaIndex, Exception, Header, IdentityRecord, Layout, NewChunk, Status, Usage};
+use usnap_format::{
+    AreaIndex, Exception, FormatError, Header, IdentityRecord, Layout, NewChunk, Status, Usage,
+};
 
 use crate::device::{BlockDevice, FileDevice};
 use crate::error::{Error, Result};
@@ -18,6 +20,8 @@ pub struct StoreHeader {
     pub header: Header,
     /// The identity record, if there is one that can be read.
     pub identity: Option<IdentityRecord>,
+    /// What is wrong with the identity record, if it is damaged.
+    pub identity_damage: Option<FormatError>,
     /// Size of the COW device in bytes.
     pub cow_size_bytes: u64,
 }
@@ -60,6 +64,7 @@ fn walk_device(device: &dyn BlockDevice, visitor: &mut dyn Visitor) -> Result<()
     visitor.header(&StoreHeader {
         header: sector.header,
         identity: sector.identity.ok().flatten(),
+        identity_damage: sector.identity.err(),
         cow_size_bytes: device.size_bytes(),
     })?;
     let mut areas = AreaWalk::new(device, sector.header.chunk_size);
@@ -120,6 +125,7 @@ impl Summary {
         let Some(StoreHeader {
             header,
             identity,
+            identity_damage,
             cow_size_bytes,
         }) = self.header
         else {
@@ -159,6 +165,7 @@ impl Summary {
                 .map(|r| r.label.as_str().to_owned())
                 .unwrap_or_default(),
             has_identity: origin.is_some(),
+            identity_damage: identity_damage.map(|damage| damage.to_string()),
             is_persistent: true,
             counters: Counters::default(),
         })

@@ -9,7 +9,6 @@ use usnap_format::{AreaIndex, Exception, IdentityRecord, NewChunk};
 
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
-use crate::identity;
 use crate::output;
 use crate::printable;
 use crate::progress::Progress;
@@ -37,7 +36,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
     let form = if args.json { Form::Json } else { Form::Text };
     let mut dump = Dump::new(output::stdout(), form, Some(progress));
-    dump.identity_damage = identity::damage(&args.cow);
     let walked = walk(&args.cow, &mut dump);
     if let Some(error) = dump.write_error.take() {
         return Err(output::failed(error));
@@ -59,8 +57,6 @@ pub(crate) struct Dump<W> {
     out: W,
     form: Form,
     progress: Option<Progress>,
-    /// What is wrong with the record of origin and label.
-    identity_damage: Option<String>,
     exceptions: u64,
     areas: u64,
     /// Whether the area begun last has an exception already.
@@ -75,7 +71,6 @@ impl<W: Write> Dump<W> {
             out,
             form,
             progress,
-            identity_damage: None,
             exceptions,
             areas,
             in_area: false,
@@ -100,7 +95,7 @@ impl<W: Write> Dump<W> {
 
     fn write_header(&mut self, header: &StoreHeader) -> io::Result<()> {
         if self.form == Form::Json {
-            let head = HeaderDocument::new(header, self.identity_damage.clone());
+            let head = HeaderDocument::new(header);
             let text = serde_json::to_string(&head).map_err(io::Error::other)?;
             let text = printable::json(&text);
             // Left open for the areas.
@@ -115,8 +110,8 @@ impl<W: Write> Dump<W> {
             header.header.chunk_size.sectors(),
             header.cow_size_bytes
         )?;
-        if let Some(why) = &self.identity_damage {
-            writeln!(self.out, "identity damaged {why:?}")?;
+        if let Some(why) = header.identity_damage {
+            writeln!(self.out, "identity damaged {:?}", why.to_string())?;
         }
         let Some(IdentityRecord { origin, label, .. }) = header.identity else {
             return Ok(());
@@ -242,7 +237,7 @@ struct OriginDocument {
 }
 
 impl HeaderDocument {
-    fn new(header: &StoreHeader, identity_damage: Option<String>) -> Self {
+    fn new(header: &StoreHeader) -> Self {
         let record = header.identity;
         Self {
             usnap_dump: 1,
@@ -261,7 +256,7 @@ impl HeaderDocument {
                     mtime_s: origin.mtime_s,
                     mtime_ns: origin.mtime_ns,
                 }),
-            identity_damage,
+            identity_damage: header.identity_damage.map(|why| why.to_string()),
         }
     }
 }

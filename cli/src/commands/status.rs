@@ -7,7 +7,6 @@ use usnap_engine::device::holder;
 use crate::control;
 use crate::exit_code::ExitCode;
 use crate::failure::Result;
-use crate::identity;
 use crate::output;
 use crate::report::Report;
 
@@ -29,14 +28,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let live = control::ask(&args.cow);
     // An answer that can't be read is another version's; the file can be.
-    let mut report = match live.and_then(|answer| serde_json::from_str::<Report>(&answer).ok()) {
+    let report = match live.and_then(|answer| serde_json::from_str::<Report>(&answer).ok()) {
         Some(report) => report,
         None => Report {
             in_use_by: holder(&args.cow),
             ..Report::at_rest(&usnap_engine::dump::status(&args.cow)?)
         },
     };
-    report.identity_damage = identity::damage(&args.cow);
     if args.json {
         output::print_json(&report)?;
     } else {

@@ -19,7 +19,7 @@ mod write;
 
 use std::sync::Arc;
 
-use usnap_format::{ChunkSize, Label};
+use usnap_format::{ChunkSize, FormatError, Label};
 
 use crate::device::{Attempt, BlockDevice, Extent, ZeroFlags, check_range};
 use crate::error::{Error, ErrorKind, Result};
@@ -51,6 +51,7 @@ pub struct Snapshot {
     read_only: bool,
     label: Label,
     has_identity: bool,
+    identity_damage: Option<FormatError>,
     is_persistent: bool,
     counters: status::AtomicCounters,
 }

@@ -124,6 +124,7 @@ impl Snapshot {
         }
         snapshot.label = record.map_or_else(Label::default, |record| record.label);
         snapshot.has_identity = recorded.is_some();
+        snapshot.identity_damage = sector.identity.err();
         if adopt {
             let record = IdentityRecord {
                 origin: Some(origin.identity()?),
@@ -131,6 +132,7 @@ impl Snapshot {
             };
             write_identity(&*device, &sector.raw, &record)?;
             snapshot.has_identity = true;
+            snapshot.identity_damage = None;
             notes.push(format!(
                 "COW device {} is tied to origin {} from now on",
                 cow.display(),
@@ -211,6 +213,7 @@ impl Snapshot {
             read_only: false,
             label: Label::default(),
             has_identity: false,
+            identity_damage: None,
             is_persistent: false,
             counters: AtomicCounters::default(),
         })
@@ -240,6 +243,7 @@ impl Snapshot {
             read_only,
             label: Label::default(),
             has_identity: false,
+            identity_damage: None,
             is_persistent: true,
             counters: AtomicCounters::default(),
         })

@@ -61,6 +61,8 @@ pub struct StatusReport {
     pub label: String,
     /// Whether the store has an identity record that names an origin.
     pub has_identity: bool,
+    /// What is wrong with the identity record, if it is damaged.
+    pub identity_damage: Option<String>,
     /// Whether the store is persistent.
     pub is_persistent: bool,
     /// Counts since the snapshot was opened; zero of a store at rest.
@@ -82,6 +84,7 @@ impl Snapshot {
             latched: self.store.latched(),
             label: self.label.as_str().to_owned(),
             has_identity: self.has_identity,
+            identity_damage: self.identity_damage.map(|damage| damage.to_string()),
             is_persistent: self.is_persistent,
             counters: Counters {
                 chunks_written_whole: self.counters.chunks_written_whole.load(Ordering::Relaxed),
