@@ -108,9 +108,6 @@ pub(crate) fn run(plan: &Plan) -> Result<ExitCode> {
     if let Some(path) = &plan.pid_file {
         pid_file::refuse_other_files(path)?;
     }
-    if plan.place == Place::Activated {
-        activation::refuse_deaf_sockets()?;
-    }
     let served = Served::open(plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

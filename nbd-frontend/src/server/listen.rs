@@ -3,7 +3,7 @@
 use std::fs::Metadata;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use rustix::fs::{Mode, fchmod};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    sockopt,
 };
 
 use super::error::{Result, ServerError};
@@ -207,16 +208,29 @@ fn take_activated() -> Result<Vec<Listener>> {
                 |e| ServerError::io(format!("cannot take over socket {index} of LISTEN_FDS"), e);
             let missing = || failed(io::ErrorKind::NotFound.into());
             if let Ok(listener) = fds.take_unix_listener(index) {
-                return listener
-                    .map(|l| Listener::Unix(l, None))
-                    .ok_or_else(missing);
+                let listener = listener.ok_or_else(missing)?;
+                refuse_deaf(&listener, index)?;
+                return Ok(Listener::Unix(listener, None));
             }
-            fds.take_tcp_listener(index)
+            let listener = fds
+                .take_tcp_listener(index)
                 .map_err(failed)?
-                .map(Listener::Tcp)
-                .ok_or_else(missing)
+                .ok_or_else(missing)?;
+            refuse_deaf(&listener, index)?;
+            Ok(Listener::Tcp(listener))
         })
         .collect()
+}
+
+/// Refuses a socket that is only bound: nobody could ever connect, and we would wait for ever.
+fn refuse_deaf(socket: &impl AsFd, index: usize) -> Result<()> {
+    if sockopt::socket_acceptconn(socket).unwrap_or(true) {
+        return Ok(());
+    }
+    Err(ServerError::new(format!(
+        "cannot take over socket {index} of LISTEN_FDS: it does not listen"
+    ))
+    .with_hint("whoever passes a socket has to call listen(2) on it first"))
 }
 
 #[cfg(test)]
