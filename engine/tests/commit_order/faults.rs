@@ -157,6 +157,37 @@ fn no_space_between_two_sectors_of_a_commit_loses_nothing() {
 }
 
 #[test]
+fn what_found_no_space_is_committed_by_itself_before_the_rest() {
+    let bench = Bench::with_exceptions(4096, 3);
+    let on = On::WriteToChunk {
+        chunk: 1,
+        chunk_len: 4096,
+    };
+    let fails = |after| {
+        bench.device.fail(fault(on, after, ErrorKind::NoSpace));
+        assert_eq!(kind(bench.snapshot.flush()), Some(ErrorKind::NoSpace));
+    };
+    bench.write(100, 2);
+    fails(0);
+    bench.write(200, 3);
+    // What waited is committed, and what came later finds no space in its turn.
+    fails(1);
+    let counts = bench.snapshot.report().exceptions;
+    assert_eq!((counts.committed, counts.uncommitted), (5, 3));
+    bench.write(300, 1);
+    let wanted = [
+        "sync",
+        "write area 0 sector 0: 8 entries",
+        "sync",
+        "sync",
+        "write area 0 sector 0: 9 entries",
+        "sync",
+    ];
+    assert_eq!(bench.story_of_flush(), wanted);
+    assert!(bench.story_of_flush().is_empty(), "all is durable");
+}
+
+#[test]
 fn no_space_for_the_next_area_is_told_to_the_write_that_would_fill_this_one() {
     let bench = Bench::with_exceptions(512, 30);
     bench.device.fail(fault(On::Reserve, 0, ErrorKind::NoSpace));

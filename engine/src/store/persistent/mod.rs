@@ -4,10 +4,11 @@
 //! (here, in `State::written`), then *committed* (durable in an area). A commit has one leader;
 //! everyone who asks meanwhile waits for its result or for the next one:
 //! - An epoch is one commit. Sealing takes all written exceptions and gives the epoch its number.
+//!   What a commit took that found no space comes first in the next epoch, by itself (`lead.rs`).
 //! - Whoever wants durability waits for the first epoch sealed *after* asking: only that one is
 //!   known to cover all that was written before.
 //! - An epoch that ends well makes every earlier one durable too, since a failed epoch's
-//!   exceptions are the first of the next one's.
+//!   exceptions come first in the next one.
 //!
 //! Lock order: `state` before nothing; `area` is taken by the leader alone, never with `state`.
 //! No lock that a reader or writer takes is held across I/O.
@@ -15,6 +16,7 @@
 mod allocate;
 mod commit;
 pub(crate) mod create;
+mod lead;
 pub(crate) mod open;
 mod plan;
 pub(crate) mod walk;
@@ -144,65 +146,6 @@ impl PersistentStore {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Seals what is written, commits it, and tells everyone who waits.
-    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let epoch = state.next_epoch;
-        state.next_epoch += 1;
-        state.is_committing = true;
-        let mut batch = std::mem::take(&mut state.kept);
-        let first_new = batch.len();
-        batch.append(&mut state.written);
-        if let Some(new) = batch.get_mut(first_new..) {
-            new.sort_unstable_by_key(|exception| exception.new_chunk);
-        }
-        state.in_commit = batch.len() as u64;
-        // From here on a write sets it again; this commit's first sync covers all before it.
-        self.dirty.store(false, Ordering::SeqCst);
-        drop(state);
-
-        let (result, current_area) = {
-            let mut area = self.area.lock().unwrap_or_else(PoisonError::into_inner);
-            (
-                area.commit(&*self.device, self.layout, &batch),
-                area.position.area,
-            )
-        };
-
-        let mut state = self.state();
-        state.is_committing = false;
-        state.done_epoch = epoch;
-        state.in_commit = 0;
-        state.current_area = current_area;
-        match result {
-            Ok(()) => {
-                state.durable_epoch = epoch;
-                state.committed += batch.len() as u64;
-            }
-            Err(error) => {
-                self.dirty.store(true, Ordering::SeqCst);
-                if error.kind() != ErrorKind::NoSpace {
-                    self.latch(&error, batch.iter().chain(&state.written));
-                }
-                state.failure = Some((error.kind(), format!("{error:?}")));
-                state.kept = batch;
-            }
-        }
-        self.epoch_done.notify_all();
-        state
-    }
-
-    /// Latches the device, before any waiter wakes. Exceptions that are not committed are lost to
-    /// readers: their data may be gone from the page cache (DESIGN.md, "When a flush fails").
-    fn latch<'e>(&self, cause: &Error, uncommitted: impl Iterator<Item = &'e Exception>) {
-        self.device.latch(cause);
-        let lost = uncommitted.map(|exception| exception.old_chunk.0).collect();
-        let _the_first_stays = self.lost.set(lost);
-        tracing::error!(
-            "nothing more is written to COW device {}: {cause:?}",
-            self.device.name()
-        );
     }
 
     /// Reserves the space of an area that the next exception may open.

@@ -1,0 +1,95 @@
+//! The leader's part of a commit: what is committed, in which order, and what becomes of it.
+//!
+//! What an earlier commit took and found no space for is committed first, by itself; only then the
+//! rest is sealed, and the epoch has that seal and its number. So a commit never has more than what
+//! one seal took (DESIGN.md, "The journal", invariant 3), and whoever began to wait before the seal
+//! waits for an epoch that covers it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+use usnap_format::Exception;
+
+use super::{PersistentStore, State};
+use crate::device::BlockDevice;
+use crate::error::{Error, ErrorKind, Result};
+
+impl PersistentStore {
+    /// Leads one epoch, and tells everyone who waits.
+    pub(super) fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.is_committing = true;
+        let mut result = Ok(());
+        if !state.kept.is_empty() {
+            let kept = std::mem::take(&mut state.kept);
+            (state, result) = self.carry_out(state, kept);
+        }
+        let epoch = state.next_epoch;
+        state.next_epoch += 1;
+        if result.is_ok() {
+            let batch = self.seal(&mut state);
+            (state, result) = self.carry_out(state, batch);
+        }
+        state.is_committing = false;
+        state.done_epoch = epoch;
+        match result {
+            Ok(()) => state.durable_epoch = epoch,
+            Err(error) => state.failure = Some((error.kind(), format!("{error:?}"))),
+        }
+        self.epoch_done.notify_all();
+        state
+    }
+
+    /// Takes all that is written, in the order in which it will be committed.
+    fn seal(&self, state: &mut State) -> Vec<Exception> {
+        let mut batch = std::mem::take(&mut state.written);
+        batch.sort_unstable_by_key(|exception| exception.new_chunk);
+        // From here on a write sets it again; this commit's first sync covers all before it.
+        self.dirty.store(false, Ordering::SeqCst);
+        batch
+    }
+
+    /// Commits `batch` without the lock. Where it found no space it is kept, for the next epoch.
+    fn carry_out<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        batch: Vec<Exception>,
+    ) -> (MutexGuard<'a, State>, Result<()>) {
+        state.in_commit = batch.len() as u64;
+        drop(state);
+
+        let (result, current_area) = {
+            let mut area = self.area.lock().unwrap_or_else(PoisonError::into_inner);
+            (
+                area.commit(&*self.device, self.layout, &batch),
+                area.position.area,
+            )
+        };
+
+        let mut state = self.state();
+        state.in_commit = 0;
+        state.current_area = current_area;
+        match &result {
+            Ok(()) => state.committed += batch.len() as u64,
+            Err(error) => {
+                self.dirty.store(true, Ordering::SeqCst);
+                if error.kind() != ErrorKind::NoSpace {
+                    self.latch(error, batch.iter().chain(&state.written));
+                }
+                state.kept = batch;
+            }
+        }
+        (state, result)
+    }
+
+    /// Latches the device, before any waiter wakes. Exceptions that are not committed are lost to
+    /// readers: their data may be gone from the page cache (DESIGN.md, "When a flush fails").
+    fn latch<'e>(&self, cause: &Error, uncommitted: impl Iterator<Item = &'e Exception>) {
+        self.device.latch(cause);
+        let lost = uncommitted.map(|exception| exception.old_chunk.0).collect();
+        let _the_first_stays = self.lost.set(lost);
+        tracing::error!(
+            "nothing more is written to COW device {}: {cause:?}",
+            self.device.name()
+        );
+    }
+}
