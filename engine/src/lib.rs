@@ -12,6 +12,8 @@ pub mod dump;
 mod error;
 mod num;
 pub mod origin;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod snapshot;
 pub mod store;
 mod table;

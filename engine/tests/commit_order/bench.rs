@@ -13,20 +13,20 @@ const ORIGIN_CHUNKS: usize = 400;
 
 pub(crate) struct Bench {
     pub(crate) chunk_len: usize,
-    pub(crate) device: Arc<Recorder>,
+    pub(crate) device: Recorder,
     pub(crate) snapshot: Snapshot,
 }
 
 impl Bench {
     /// A snapshot over this store; what opening does is in the log.
-    pub(crate) fn open(chunk_len: usize, image: Vec<u8>) -> Self {
+    pub(crate) fn open(chunk_len: usize, image: &[u8]) -> Self {
         Self::open_with(chunk_len, image, &SnapshotOptions::default())
     }
 
-    pub(crate) fn open_with(chunk_len: usize, image: Vec<u8>, options: &SnapshotOptions) -> Self {
+    pub(crate) fn open_with(chunk_len: usize, image: &[u8], options: &SnapshotOptions) -> Self {
         let device = Recorder::new(image);
         let origin = Arc::new(MemDevice::new((ORIGIN_CHUNKS * chunk_len) as u64));
-        let snapshot = Snapshot::on_devices(origin, device.clone(), options).unwrap();
+        let snapshot = Snapshot::on_devices(origin, device.device.clone(), options).unwrap();
         Self {
             chunk_len,
             device,
@@ -37,7 +37,7 @@ impl Bench {
     /// A store with so many committed exceptions, for old chunks 0, 1, ..., opened and flushed.
     pub(crate) fn with_exceptions(chunk_len: usize, count: u64) -> Self {
         let exceptions = first_exceptions(chunk_len, count);
-        let bench = Self::open(chunk_len, image(chunk_len, 420, &exceptions));
+        let bench = Self::open(chunk_len, &image(chunk_len, 420, &exceptions));
         bench.snapshot.flush().unwrap();
         bench.story();
         bench

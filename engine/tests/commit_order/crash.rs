@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use usnap_engine::device::{BlockDevice, MemDevice, ZeroFlags};
+use usnap_engine::sim::{CrashState, Event};
 use usnap_engine::{Snapshot, SnapshotOptions};
 
 use crate::plain_kernel::PlainKernel;
 use crate::plain_loader::{compose, load};
-use crate::power_cut::PowerCut;
 use crate::recorder::Recorder;
 use crate::stores::{first_exceptions, image, put_exception};
 
@@ -138,16 +138,16 @@ fn take(snapshot: &Snapshot, start: &Start, number: usize, step: Step, values: &
 
 /// Plays a history and judges what every cut leaves; how many images that were.
 fn cut_everywhere(start: &Start, store: Vec<u8>, steps: &[Step], nested: bool) -> u64 {
-    let device = Recorder::new(store.clone());
+    let device = Recorder::new(&store);
     let origin = Arc::new(MemDevice::from_bytes(&start.origin()));
     let mut values = Values::of(&compose(&start.origin(), &store).unwrap());
-    let mut cut = PowerCut::new(store);
+    let mut cut = CrashState::new(store);
     let mut images = 0;
     let options = SnapshotOptions::default();
-    let snapshot = Snapshot::on_devices(origin, device.clone(), &options).unwrap();
+    let snapshot = Snapshot::on_devices(origin, device.device.clone(), &options).unwrap();
     let mut see = |values: &Values, at_the_end: bool| {
         for event in device.take_log() {
-            if event == crate::recorder::Event::Sync {
+            if matches!(event, Event::Flush { .. }) {
                 images += judge_all(start, &cut, values, nested);
             }
             cut.add(&event);
@@ -170,10 +170,10 @@ fn cut_everywhere(start: &Start, store: Vec<u8>, steps: &[Step], nested: bool) -
     images
 }
 
-fn judge_all(start: &Start, cut: &PowerCut, values: &Values, nested: bool) -> u64 {
+fn judge_all(start: &Start, cut: &CrashState, values: &Values, nested: bool) -> u64 {
     let max = if nested { 24 } else { 6 };
     let mut count = 0;
-    for image in cut.images(max, 0x2545_f491_4f6c_dd1d) {
+    for image in cut.some_images(max, 1) {
         judge(start, &image, values);
         count += 1;
         // A second cut, of what is written on after the first.
@@ -300,10 +300,10 @@ fn a_power_cut_brings_no_junk_alive_at_or_after_open() {
     };
     // A kernel that takes such a store itself does bring it alive: only what happens once the
     // store was opened here can be promised. So the first cut comes after that.
-    let store = Recorder::new(start.image());
+    let store = Recorder::new(&start.image());
     let origin = Arc::new(MemDevice::from_bytes(&start.origin()));
     let options = SnapshotOptions::default();
-    drop(Snapshot::on_devices(origin, store.clone(), &options).unwrap());
+    drop(Snapshot::on_devices(origin, store.device.clone(), &options).unwrap());
     for steps in histories(&[Write(1), Write(4), Flush], 2) {
         cut_everywhere(&start, store.image(), &steps, true);
     }
@@ -316,16 +316,16 @@ fn no_cut_during_the_clearing_of_junk_shows_it_to_us() {
         exceptions: 29,
         junk: true,
     };
-    let device = Recorder::new(start.image());
+    let device = Recorder::new(&start.image());
     let origin = Arc::new(MemDevice::from_bytes(&start.origin()));
     let options = SnapshotOptions::default();
     let wanted = compose(&start.origin(), &start.image()).unwrap();
-    let first = Snapshot::on_devices(origin.clone(), device.clone(), &options).unwrap();
+    let first = Snapshot::on_devices(origin.clone(), device.device.clone(), &options).unwrap();
     first.write_at(&vec![7; 8 * 1024], 100 * 1024).unwrap();
-    let mut cut = PowerCut::new(start.image());
+    let mut cut = CrashState::new(start.image());
     for event in device.take_log() {
         cut.add(&event);
-        for image in cut.images(64, 1) {
+        for image in cut.some_images(64, 1) {
             let cow = Arc::new(MemDevice::from_bytes(&image));
             let snapshot = Snapshot::on_devices(origin.clone(), cow.clone(), &options).unwrap();
             snapshot.write_at(&vec![8; 12 * 1024], 120 * 1024).unwrap();

@@ -4,15 +4,22 @@
 use std::sync::Arc;
 
 use usnap_engine::device::{BlockDevice, MemDevice, ZeroFlags};
+use usnap_engine::sim::{CallKind, Calls, Failure, Fault};
 use usnap_engine::{Error, ErrorKind, Result, Snapshot, SnapshotOptions};
 
 use crate::bench::Bench;
 use crate::plain_loader::{compose, load};
-use crate::recorder::{Event, Fault, On, Recorder};
+use crate::recorder::Recorder;
 use crate::stores::{first_exceptions, image, put_exception};
 
-fn fault(on: On, after: u64, kind: ErrorKind) -> Fault {
-    Fault { after, on, kind }
+fn fault(calls: Calls, nth: u64, kind: ErrorKind) -> Fault {
+    Fault::nth(calls, nth, Failure::whole(kind))
+}
+
+/// Writes that begin in this chunk.
+fn to_chunk(chunk: usize, chunk_len: usize) -> Calls {
+    let start = (chunk * chunk_len) as u64;
+    Calls::WritesTo(start..start + chunk_len as u64)
 }
 
 fn read(snapshot: &Snapshot, chunk_len: usize, chunk: usize) -> Result<Vec<u8>> {
@@ -29,7 +36,9 @@ fn kind(result: Result<()>) -> Option<ErrorKind> {
 fn latched_at_sync(nth: u64, how: ErrorKind) -> Bench {
     let bench = Bench::with_exceptions(4096, 3);
     bench.write(8, 1);
-    bench.device.fail(fault(On::Sync, nth, how));
+    bench
+        .device
+        .fail(fault(Calls::Only(CallKind::Flush), nth, how));
     assert_eq!(kind(bench.snapshot.flush()), Some(ErrorKind::Io));
     assert_eq!(bench.device.faults_met(), 1);
     bench.story();
@@ -81,7 +90,7 @@ fn after_a_failed_sync_committed_chunks_are_read_and_uncommitted_ones_are_not() 
 #[test]
 fn after_a_failed_sync_a_new_open_finds_what_was_committed() {
     let bench = latched_at_sync(1, ErrorKind::Io);
-    let reopened = Bench::open(4096, bench.device.image());
+    let reopened = Bench::open(4096, &bench.device.image());
     for chunk in 0..3 {
         let byte = u8::try_from(chunk + 2).unwrap();
         assert_eq!(read(&reopened.snapshot, 4096, chunk).unwrap(), [byte; 4096]);
@@ -95,11 +104,8 @@ fn runs_out_of_space_once(committed: u64, count: usize, area_chunk: usize) {
     let chunk_len = 512;
     let bench = Bench::with_exceptions(chunk_len, committed);
     bench.write(100, count);
-    let on = On::WriteToChunk {
-        chunk: area_chunk,
-        chunk_len,
-    };
-    bench.device.fail(fault(on, 0, ErrorKind::NoSpace));
+    let calls = to_chunk(area_chunk, chunk_len);
+    bench.device.fail(fault(calls, 0, ErrorKind::NoSpace));
     assert_eq!(kind(bench.snapshot.flush()), Some(ErrorKind::NoSpace));
     assert_eq!(bench.device.faults_met(), 1);
     let report = bench.snapshot.report();
@@ -141,11 +147,8 @@ fn no_space_in_a_commit_keeps_the_batch_for_the_next_flush() {
 fn no_space_between_two_sectors_of_a_commit_loses_nothing() {
     let bench = Bench::with_exceptions(4096, 30);
     bench.write(100, 70);
-    let on = On::WriteToChunk {
-        chunk: 1,
-        chunk_len: 4096,
-    };
-    bench.device.fail(fault(on, 1, ErrorKind::NoSpace));
+    let calls = to_chunk(1, 4096);
+    bench.device.fail(fault(calls, 1, ErrorKind::NoSpace));
     assert_eq!(kind(bench.snapshot.flush()), Some(ErrorKind::NoSpace));
     // The first sector's two are there already; what is there is a store.
     assert_eq!(load(&bench.device.image()).unwrap().exceptions.len(), 32);
@@ -190,7 +193,9 @@ fn what_found_no_space_is_committed_by_itself_before_the_rest() {
 #[test]
 fn no_space_for_the_next_area_is_told_to_the_write_that_would_fill_this_one() {
     let bench = Bench::with_exceptions(512, 30);
-    bench.device.fail(fault(On::Reserve, 0, ErrorKind::NoSpace));
+    bench
+        .device
+        .fail(fault(Calls::Only(CallKind::Reserve), 0, ErrorKind::NoSpace));
     let result = bench.snapshot.write_at(&[7; 3 * 512], 512 * 100);
     assert_eq!(kind(result), Some(ErrorKind::NoSpace));
     // The first fits; the second needs the next area.
@@ -207,11 +212,8 @@ fn a_failed_write_of_data_gives_its_chunks_back() {
     for kind_of_failure in [ErrorKind::Io, ErrorKind::NoSpace] {
         let bench = Bench::with_exceptions(512, 0);
         let free = bench.snapshot.report().exceptions.free;
-        let on = On::WriteToChunk {
-            chunk: 2,
-            chunk_len: 512,
-        };
-        bench.device.fail(fault(on, 0, kind_of_failure));
+        let calls = to_chunk(2, 512);
+        bench.device.fail(fault(calls, 0, kind_of_failure));
         let result = bench.snapshot.write_at(&[7; 4 * 512], 512 * 100);
         assert_eq!(kind(result), Some(kind_of_failure));
         assert_eq!(read(&bench.snapshot, 512, 100).unwrap(), [0; 512]);
@@ -308,11 +310,11 @@ fn play_with_nth_failing(nth: u64, how: ErrorKind) -> bool {
         maybe: content.iter().map(|byte| vec![*byte]).collect(),
         now: content,
     };
-    let device = Recorder::new(store);
+    let device = Recorder::new(&store);
     let origin_device = Arc::new(MemDevice::from_bytes(&origin));
-    device.fail(fault(On::AnyCall, nth, how));
+    device.fail(fault(Calls::Any, nth, how));
     let options = SnapshotOptions::default();
-    let opened = Snapshot::on_devices(origin_device.clone(), device.clone(), &options);
+    let opened = Snapshot::on_devices(origin_device.clone(), device.device.clone(), &options);
     assert_eq!(opened.is_err(), device.faults_met() == 1, "open, {nth}");
     let mut failed_steps = u64::from(opened.is_err());
     if let Ok(snapshot) = opened {
@@ -324,9 +326,11 @@ fn play_with_nth_failing(nth: u64, how: ErrorKind) -> bool {
         assert!(failed_steps == met || latched, "{failed_steps} of {met}");
         let mut found = vec![0; origin.len()];
         if !latched {
-            device.without_fault(|| snapshot.read_at(&mut found, 0).unwrap());
+            device
+                .device
+                .without_fault(|| snapshot.read_at(&mut found, 0).unwrap());
             assert_allowed(&found, &allowed, nth);
-            device.without_fault(|| snapshot.flush().unwrap());
+            device.device.without_fault(|| snapshot.flush().unwrap());
         }
     }
     assert!(
@@ -335,8 +339,9 @@ fn play_with_nth_failing(nth: u64, how: ErrorKind) -> bool {
     );
     // Whatever happened: what is there opens, here and elsewhere.
     assert_allowed(&compose(&origin, &device.image()).unwrap(), &allowed, nth);
-    device.without_fault(|| {
-        let reopened = Snapshot::on_devices(origin_device, device.clone(), &options).unwrap();
+    device.device.without_fault(|| {
+        let reopened =
+            Snapshot::on_devices(origin_device, device.device.clone(), &options).unwrap();
         let mut found = vec![0; origin.len()];
         reopened.read_at(&mut found, 0).unwrap();
         assert_allowed(&found, &allowed, nth);
@@ -371,7 +376,9 @@ fn play_step(snapshot: &Snapshot, device: &Recorder, step: &Step, allowed: &mut 
         assert_after_latch(step, result.as_ref().err());
     } else {
         assert_eq!(result.is_err(), met, "{result:?}");
-        device.without_fault(|| allowed.see(snapshot, step, result.is_ok()));
+        device
+            .device
+            .without_fault(|| allowed.see(snapshot, step, result.is_ok()));
     }
     result.is_err()
 }
@@ -407,13 +414,13 @@ fn whichever_call_fails_the_error_is_told_once_and_the_store_opens_again() {
 fn a_failed_open_leaves_the_store_to_the_next() {
     let mut store = image(4096, 20, &[(5, 2)]);
     put_exception(&mut store, 4096, 40, 6, 3);
-    let device = Recorder::new(store);
+    let device = Recorder::new(&store);
     let origin = Arc::new(MemDevice::new(40 * 4096));
-    device.fail(fault(On::Sync, 0, ErrorKind::Io));
+    device.fail(fault(Calls::Only(CallKind::Flush), 0, ErrorKind::Io));
     let options = SnapshotOptions::default();
-    let result = Snapshot::on_devices(origin.clone(), device.clone(), &options);
+    let result = Snapshot::on_devices(origin.clone(), device.device.clone(), &options);
     assert!(result.is_err_and(|e| e.to_string().contains("area 0")));
     // Cleared bytes whose sync failed may come back: the next open clears again what it finds.
-    assert!(device.take_log().contains(&Event::Sync));
-    Snapshot::on_devices(origin, device, &options).unwrap();
+    assert_eq!((device.take_log().len(), device.faults_met()), (1, 1));
+    Snapshot::on_devices(origin, device.device.clone(), &options).unwrap();
 }

@@ -15,8 +15,6 @@ mod order;
 mod plain_kernel;
 #[path = "../support/plain_loader.rs"]
 mod plain_loader;
-#[path = "../support/power_cut.rs"]
-mod power_cut;
 #[path = "../support/recorder.rs"]
 mod recorder;
 #[path = "../support/stores.rs"]

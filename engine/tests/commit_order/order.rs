@@ -15,8 +15,8 @@ use crate::story::story;
 
 #[test]
 fn creation_syncs_the_empty_area_before_there_is_a_header() {
-    let device = Recorder::new(vec![0xee; 8 * 4096]);
-    initialise(&*device, ChunkSize::from_bytes(4096).unwrap(), None).unwrap();
+    let device = Recorder::new(&[0xee; 8 * 4096]);
+    initialise(&*device.device, ChunkSize::from_bytes(4096).unwrap(), None).unwrap();
     let wanted = ["write area 0: 0 entries", "sync", "write header", "sync"];
     assert_eq!(story(&device.take_log(), 4096), wanted);
 }
@@ -140,7 +140,7 @@ fn every_write_commits_each_write_in_the_same_order() {
         durability: Durability::EveryWrite,
         ..SnapshotOptions::default()
     };
-    let bench = Bench::open_with(4096, image(4096, 20, &[]), &options);
+    let bench = Bench::open_with(4096, &image(4096, 20, &[]), &options);
     bench.story();
     bench.write(3, 1);
     let wanted = [
@@ -156,13 +156,13 @@ fn every_write_commits_each_write_in_the_same_order() {
 
 #[test]
 fn a_clean_store_is_opened_without_a_write() {
-    let bench = Bench::open(4096, image(4096, 20, &[(5, 2)]));
+    let bench = Bench::open(4096, &image(4096, 20, &[(5, 2)]));
     assert_eq!(bench.story(), ["reserve area 0"]);
     let options = SnapshotOptions {
         read_only: true,
         ..SnapshotOptions::default()
     };
-    let bench = Bench::open_with(4096, image(4096, 20, &[(5, 2)]), &options);
+    let bench = Bench::open_with(4096, &image(4096, 20, &[(5, 2)]), &options);
     assert!(bench.story().is_empty());
 }
 
@@ -170,7 +170,7 @@ fn a_clean_store_is_opened_without_a_write() {
 fn junk_is_gone_and_synced_before_anything_else_is_written() {
     let mut store = image(4096, 20, &[(5, 2)]);
     put_exception(&mut store, 4096, 40, 6, 3);
-    let bench = Bench::open(4096, store.clone());
+    let bench = Bench::open(4096, &store);
     let wanted = ["write area 0 bytes 640..4096: 0 entries", "sync"];
     assert_eq!(bench.story()[..2], wanted);
     assert_eq!(bench.device.image()[entry_offset(4096, 40)], 0);
@@ -179,13 +179,13 @@ fn junk_is_gone_and_synced_before_anything_else_is_written() {
         read_only: true,
         ..SnapshotOptions::default()
     };
-    let bench = Bench::open_with(4096, store, &options);
+    let bench = Bench::open_with(4096, &store, &options);
     assert!(bench.story().is_empty(), "a read-only open changes nothing");
 }
 
 #[test]
 fn the_first_flush_syncs_what_an_earlier_process_left_in_the_cache() {
-    let bench = Bench::open(4096, image(4096, 20, &[(5, 2)]));
+    let bench = Bench::open(4096, &image(4096, 20, &[(5, 2)]));
     assert_eq!(bench.story_of_flush(), ["sync"]);
     assert!(bench.story_of_flush().is_empty());
 }

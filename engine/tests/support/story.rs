@@ -1,6 +1,6 @@
 //! A log in words, so that a test can say what order it demands.
 
-use crate::recorder::Event;
+use usnap_engine::sim::Event;
 
 /// Each event as a few words: `data 2..5` are chunks of data, `area 1` a whole area, `area 0 sector
 /// 3` one sector of one, each with how many entries it holds now.
@@ -11,7 +11,7 @@ pub(crate) fn story(log: &[Event], chunk_len: usize) -> Vec<String> {
 fn sentence(event: &Event, chunk_len: usize) -> String {
     match event {
         Event::Write { offset, data } => {
-            let what = place(*offset, data.len(), chunk_len);
+            let what = place(index(*offset), data.len(), chunk_len);
             if what.starts_with("area") {
                 let entries = data.chunks(16).filter(|entry| entry[8..] != [0; 8]);
                 format!("write {what}: {} entries", entries.count())
@@ -19,11 +19,22 @@ fn sentence(event: &Event, chunk_len: usize) -> String {
                 format!("write {what}")
             }
         }
-        Event::Zero { offset, len } => format!("zero {}", place(*offset, *len, chunk_len)),
-        Event::Discard { offset, len } => format!("discard {}", place(*offset, *len, chunk_len)),
-        Event::Reserve { offset, len } => format!("reserve {}", place(*offset, *len, chunk_len)),
-        Event::Sync => "sync".to_owned(),
+        Event::Zero { offset, len } => {
+            format!("zero {}", place(index(*offset), index(*len), chunk_len))
+        }
+        Event::Discard { offset, len } => {
+            format!("discard {}", place(index(*offset), index(*len), chunk_len))
+        }
+        Event::Reserve { offset, len } => {
+            format!("reserve {}", place(index(*offset), index(*len), chunk_len))
+        }
+        Event::Flush { .. } => "sync".to_owned(),
+        Event::Mark(text) => text.clone(),
     }
+}
+
+fn index(value: u64) -> usize {
+    usize::try_from(value).expect("devices of the tests fit in memory")
 }
 
 fn place(offset: usize, len: usize, chunk_len: usize) -> String {

@@ -163,6 +163,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("engine/src/", &["usnap_nbd", "clap::", "tokio::"]),
     (
+        "engine/src/sim/",
+        &[
+            "crate::store",
+            "crate::snapshot",
+            "crate::table",
+            "crate::Snapshot",
+        ],
+    ),
+    (
         "nbd-frontend/src/proto",
         &[
             "usnap_",
