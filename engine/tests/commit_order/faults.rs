@@ -162,12 +162,9 @@ fn no_space_between_two_sectors_of_a_commit_loses_nothing() {
 #[test]
 fn what_found_no_space_is_committed_by_itself_before_the_rest() {
     let bench = Bench::with_exceptions(4096, 3);
-    let on = On::WriteToChunk {
-        chunk: 1,
-        chunk_len: 4096,
-    };
-    let fails = |after| {
-        bench.device.fail(fault(on, after, ErrorKind::NoSpace));
+    let fails = |nth| {
+        let calls = to_chunk(1, 4096);
+        bench.device.fail(fault(calls, nth, ErrorKind::NoSpace));
         assert_eq!(kind(bench.snapshot.flush()), Some(ErrorKind::NoSpace));
     };
     bench.write(100, 2);
