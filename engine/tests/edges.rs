@@ -143,6 +143,31 @@ fn a_store_written_over_an_origin_nobody_noted_is_not_tied_to_whatever_comes_fir
 }
 
 #[test]
+fn a_refused_open_changes_not_a_byte_even_where_there_is_junk_to_clear() {
+    let bench = Bench::new();
+    let origin = bench.origin("origin", &[7; 6000]);
+    let cow = bench.create(50);
+    let (snapshot, _) = bench.open("origin", &SnapshotOptions::default()).unwrap();
+    snapshot.write_at(&[1; 100], 5000).unwrap();
+    snapshot.flush().unwrap();
+    drop(snapshot);
+    // Behind the terminator, as an interrupted commit of a kernel leaves it.
+    let file = OpenOptions::new().write(true).open(&cow).unwrap();
+    file.write_all_at(&[0xee; 16], 4096 + 512).unwrap();
+    OpenOptions::new()
+        .append(true)
+        .open(origin)
+        .and_then(|file| file.set_len(9000))
+        .unwrap();
+    let before = std::fs::read(&cow).unwrap();
+    for options in [SnapshotOptions::default(), forced(false)] {
+        let refused = bench.open("origin", &options).err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::OriginMismatch);
+        assert!(std::fs::read(&cow).unwrap() == before, "something changed");
+    }
+}
+
+#[test]
 fn an_origin_that_grew_shows_its_new_bytes_behind_a_written_last_chunk() {
     let bench = Bench::new();
     let path = bench.origin("origin", &[7; 6000]);

@@ -2,7 +2,8 @@
 //!
 //! - `map.rs` turns a byte range into runs that lie on one device; no I/O.
 //! - `read.rs`, `write.rs`, `discard.rs` do the I/O, a call a run.
-//! - `open.rs` puts origin, COW device and options together; `status.rs` reports.
+//! - `open.rs` puts origin, COW device and options together, `belongs.rs` asks whether they belong
+//!   together, `devices.rs` does without files; `status.rs` reports.
 //!
 //! Invariants:
 //! - The origin is never written.
@@ -10,6 +11,8 @@
 //!   chunk stays mapped, at the same new chunk.
 //! - A reply follows the work it reports. A flush covers every write that ended before it began.
 
+mod belongs;
+mod devices;
 mod discard;
 mod map;
 mod open;

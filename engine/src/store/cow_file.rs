@@ -10,7 +10,7 @@ use usnap_format::{ChunkSize, IdentityRecord, Label, Layout, MAGIC_BYTES, Origin
 
 use super::persistent::create::{initialise, is_unused};
 use super::persistent::walk::{HeaderSector, MAX_CHUNK_BYTES, read_header};
-use crate::device::{BlockDevice, FileDevice, LatchedDevice, lock_cow};
+use crate::device::{BlockDevice, FileDevice, lock_cow};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a new store is to be.
@@ -214,14 +214,27 @@ fn sync_directory(directory: &Path) -> std::io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// A COW device, opened, locked and recognised.
+/// A COW device, opened and locked.
 pub(crate) struct OpenCow {
-    pub(crate) device: Arc<LatchedDevice>,
-    pub(crate) sector: HeaderSector,
-    /// The device was unused and a store was made on it.
-    pub(crate) initialised: bool,
+    pub(crate) device: Arc<FileDevice>,
+    /// The store on it; `None` where the device is unused and may become one.
+    pub(crate) sector: Option<HeaderSector>,
+    /// Its chunk size, or the one that it will have.
+    pub(crate) chunk_size: ChunkSize,
     /// What a person should know of the device's size.
     pub(crate) warnings: Vec<String>,
+}
+
+impl OpenCow {
+    /// Makes an empty store of an unused device.
+    ///
+    /// # Errors
+    /// As `initialise`.
+    pub(crate) fn initialise(&self) -> Result<HeaderSector> {
+        let identity = IdentityRecord::default();
+        initialise(&*self.device, self.chunk_size, Some(&identity))?;
+        read_header(&*self.device)
+    }
 }
 
 /// Whether the magic's place is zero, which to the kernel says that there is no store yet.
@@ -230,8 +243,9 @@ fn begins_with_zeros(device: &dyn BlockDevice) -> bool {
     device.read_at(&mut magic, 0).is_ok() && magic == [0; MAGIC_BYTES.len()]
 }
 
-/// Opens a COW device for one user: locked exclusively, or shared to read it only. A device that
-/// is unused becomes an empty store of `chunk_size_if_unused`, unless it is only to be read.
+/// Opens a COW device for one user: locked exclusively, or shared to read it only. Nothing is
+/// written. A device that is unused may become an empty store of `chunk_size_if_unused`, unless
+/// it is only to be read.
 ///
 /// # Errors
 /// `InUse` naming the holder, `Foreign`, `Corrupt`, `InvalidStore`, `NotFound`, `Io`.
@@ -248,9 +262,8 @@ pub(crate) fn open(
     }
     .map_err(|e| e.context(cannot()))?;
     lock_cow(file.file(), path, !read_only)?;
-    let mut initialised = false;
     let sector = match read_header(&file) {
-        Ok(sector) => sector,
+        Ok(sector) => Some(sector),
         Err(error) => {
             let enough = chunk_size_if_unused.whole_chunks(file.size_bytes()) >= 2;
             if read_only || !enough || !begins_with_zeros(&file) {
@@ -262,24 +275,22 @@ pub(crate) fn open(
                      go, zero all of it, or name a file that does not exist",
                 ));
             }
-            let identity = IdentityRecord::default();
-            initialise(&file, chunk_size_if_unused, Some(&identity))?;
-            initialised = true;
-            read_header(&file)?
+            None
         }
     };
-    if !sector.header.is_valid() {
+    if sector.is_some_and(|sector| !sector.header.is_valid()) {
         let context = format!("{}: it was invalidated (valid = 0)", cannot());
         return Err(Error::new(ErrorKind::InvalidStore, context).with_hint(
             "a kernel does this when its COW device runs full or fails; the data may be whole: \
              `usnap check` and `usnap dump` still read it",
         ));
     }
-    let Created { warnings, .. } = created(sector.header.chunk_size, file.size_bytes());
+    let chunk_size = sector.map_or(chunk_size_if_unused, |sector| sector.header.chunk_size);
+    let Created { warnings, .. } = created(chunk_size, file.size_bytes());
     Ok(OpenCow {
-        warnings,
-        device: Arc::new(LatchedDevice::new(Arc::new(file))),
+        device: Arc::new(file),
         sector,
-        initialised,
+        chunk_size,
+        warnings,
     })
 }

@@ -19,6 +19,7 @@ pub(crate) mod create;
 mod lead;
 pub(crate) mod open;
 mod plan;
+mod settle;
 pub(crate) mod walk;
 
 use std::collections::HashSet;
@@ -29,13 +30,10 @@ use usnap_format::{AreaIndex, Exception, Layout, NewChunk, OldChunk, Usage};
 
 use self::allocate::{Allocator, Take};
 use self::commit::{CurrentArea, area_offset};
-use self::plan::Position;
+use self::open::Loaded;
 use super::{ExceptionCounts, ExceptionStore, NewRun};
 use crate::device::{BlockDevice, LatchedDevice};
 use crate::error::{Error, ErrorKind, Result};
-use crate::num::to_usize;
-use crate::store::persistent::walk::HeaderSector;
-use crate::table::ExceptionTable;
 
 /// So many exceptions wait for a commit at the most; the writer of the next one commits.
 const UNCOMMITTED_MAX: usize = 1 << 18;
@@ -69,52 +67,13 @@ struct State {
     failure: Option<(ErrorKind, String)>,
 }
 
-/// What loading found that a person may want to know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LoadNotes {
-    /// How many entries there are.
-    pub(crate) committed: u64,
-    /// Bytes behind the terminator that a writable open clears.
-    pub(crate) junk_found: bool,
-    /// Entries for chunks that the origin does not have.
-    pub(crate) beyond_origin: u64,
-}
-
 impl PersistentStore {
-    /// Loads the store on `device` into `table`. `judge` may refuse what was found before anything
-    /// is changed; then, unless `read_only`, bytes behind the terminator are zeroed and synced,
-    /// before anything else may be written (DESIGN.md, "Opening").
-    ///
-    /// # Errors
-    /// `Corrupt`, `Io`, `NoSpace`, and what `judge` says.
-    pub(crate) fn open(
-        device: Arc<LatchedDevice>,
-        sector: &HeaderSector,
-        table: &ExceptionTable,
-        read_only: bool,
-        judge: impl FnOnce(&LoadNotes) -> Result<()>,
-    ) -> Result<Self> {
-        let layout = Layout::new(sector.header.chunk_size);
-        let mut loaded = open::load(&*device, sector, table)?;
-        let (area, in_area) = layout.entry_position(loaded.committed);
-        debug_assert_eq!(area, loaded.area);
-        judge(&LoadNotes {
-            committed: loaded.committed,
-            junk_found: loaded.junk_offset.is_some(),
-            beyond_origin: loaded.beyond_origin,
-        })?;
-        if !read_only {
-            if let Some(junk_offset) = loaded.junk_offset {
-                clear_junk(&*device, layout, area, &mut loaded.area_bytes, junk_offset)?;
-            }
-            // The area may be a hole, in a copy made sparse (DESIGN.md, "Opening").
-            device.reserve_at(area_offset(layout, area)?, layout.chunk_size.bytes())?;
-            // Asked now, while nobody else can be using what lies behind the file's end.
-            device.can_zero_fast();
-        }
+    /// The store that was loaded from `device`; a writable one has been settled.
+    pub(crate) fn new(device: Arc<LatchedDevice>, loaded: Loaded, read_only: bool) -> Self {
+        let layout = loaded.layout;
         let device_chunks = layout.chunk_size.whole_chunks(device.size_bytes());
-        let allocator = Allocator::new(layout, loaded.next_free, loaded.committed, device_chunks);
-        let store = Self {
+        let allocator = Allocator::new(layout, loaded.next_free(), loaded.committed, device_chunks);
+        Self {
             layout,
             state: Mutex::new(State {
                 allocator,
@@ -122,7 +81,7 @@ impl PersistentStore {
                 written: Vec::new(),
                 committed: loaded.committed,
                 in_commit: 0,
-                current_area: area,
+                current_area: loaded.area.position.area,
                 next_epoch: 1,
                 done_epoch: 0,
                 durable_epoch: 0,
@@ -131,17 +90,10 @@ impl PersistentStore {
             }),
             epoch_done: Condvar::new(),
             dirty: AtomicBool::new(!read_only),
-            area: Mutex::new(CurrentArea {
-                position: Position {
-                    area,
-                    committed: in_area,
-                },
-                bytes: loaded.area_bytes,
-            }),
+            area: Mutex::new(loaded.area),
             lost: OnceLock::new(),
             device,
-        };
-        Ok(store)
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -332,31 +284,6 @@ fn no_room(name: &str, device_chunks: u64) -> Error {
         format!("cannot take a new chunk: COW device {name} of {device_chunks} chunks is full"),
     )
     .with_hint("make the COW file longer (truncate -s); it is used at once")
-}
-
-/// Zeroes everything behind the terminator, on the device and in memory, and waits for it.
-fn clear_junk(
-    device: &dyn BlockDevice,
-    layout: Layout,
-    area: AreaIndex,
-    bytes: &mut [u8],
-    junk_offset: u64,
-) -> Result<()> {
-    let start = to_usize(junk_offset);
-    let Some(junk) = bytes.get_mut(start..) else {
-        return Ok(());
-    };
-    junk.fill(0);
-    let offset = area_offset(layout, area)? + junk_offset;
-    device
-        .write_at(junk, offset)
-        .and_then(|()| device.flush())
-        .map_err(|e| {
-            e.context(format!(
-                "cannot clear what lies behind the last exception in area {area} of COW device {}",
-                device.name()
-            ))
-        })
 }
 
 /// How many exceptions fit behind `committed` entries and below the device's end.

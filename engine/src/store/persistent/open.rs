@@ -3,32 +3,43 @@
 //! Refused (SPEC.md, "What a reader refuses"): entries that point at metadata or outside the
 //! device, that share a chunk, old or new, or that have the kernel's run-length bits set.
 
-use usnap_format::{AreaIndex, Exception, Layout, NewChunk};
+use usnap_format::{Exception, Layout, NewChunk};
 
+use super::commit::CurrentArea;
+use super::plan::Position;
 use super::walk::{AreaWalk, HeaderSector};
 use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::table::ExceptionTable;
 
 /// A store's metadata, in memory.
-pub(super) struct Loaded {
+pub(crate) struct Loaded {
+    pub(crate) layout: Layout,
     /// How many entries there are.
-    pub(super) committed: u64,
-    pub(super) next_free: NewChunk,
-    /// The area that has room, byte for byte.
-    pub(super) area: AreaIndex,
-    pub(super) area_bytes: Vec<u8>,
+    pub(crate) committed: u64,
+    max_new_chunk: Option<NewChunk>,
+    /// The area that has room.
+    pub(super) area: CurrentArea,
     /// Where in it bytes behind the terminator begin that are not zero.
-    pub(super) junk_offset: Option<u64>,
+    pub(crate) junk_offset: Option<u64>,
     /// Entries for chunks that the origin does not have.
-    pub(super) beyond_origin: u64,
+    pub(crate) beyond_origin: u64,
+}
+
+impl Loaded {
+    /// The first number behind all that are named.
+    pub(super) fn next_free(&self) -> NewChunk {
+        self.layout
+            .next_free_after_max(self.max_new_chunk)
+            .unwrap_or(NewChunk(u64::MAX))
+    }
 }
 
 /// Reads all metadata into `table`.
 ///
 /// # Errors
 /// `Corrupt`, naming area, index and chunk; `Io`.
-pub(super) fn load(
+pub(crate) fn load(
     device: &dyn BlockDevice,
     sector: &HeaderSector,
     table: &ExceptionTable,
@@ -41,7 +52,6 @@ pub(super) fn load(
     let mut committed = 0_u64;
     let mut beyond_origin = 0_u64;
     let mut last = None;
-    let mut area_bytes = Vec::new();
     while let Some(area) = walk.next_area()? {
         for (index, exception) in area.view.exceptions().enumerate() {
             let refuse = |why: &str| {
@@ -68,8 +78,16 @@ pub(super) fn load(
             committed += 1;
         }
         if !area.view.is_full() {
-            area_bytes.extend_from_slice(area.bytes);
-            last = Some((area.index, area.view.has_junk_behind_terminator()));
+            let position = Position {
+                area: area.index,
+                committed: area.view.committed(),
+            };
+            let area_bytes = area.bytes.to_vec();
+            let current = CurrentArea {
+                position,
+                bytes: area_bytes,
+            };
+            last = Some((current, area.view.has_junk_behind_terminator()));
         }
     }
     let Some((area, junk_offset)) = last else {
@@ -78,35 +96,34 @@ pub(super) fn load(
             "cannot find any metadata area",
         ));
     };
-    let max_seen = order.max();
-    if let Some(Shared {
+    let max_new_chunk = order.max();
+    refuse_shared(device.name(), layout, order)?;
+    Ok(Loaded {
+        layout,
+        committed,
+        max_new_chunk,
+        area,
+        junk_offset,
+        beyond_origin,
+    })
+}
+
+fn refuse_shared(name: &str, layout: Layout, order: NewChunkOrder) -> Result<()> {
+    let Some(Shared {
         chunk,
         first,
         second,
     }) = order.find_shared()
-    {
-        let (area, index) = layout.entry_position(second);
-        let (other_area, other_index) = layout.entry_position(first);
-        let context = format!(
-            "cannot use COW device {}: area {area}, entry {index} (new chunk {chunk}) has the same \
-             new chunk as area {other_area}, entry {other_index}",
-            device.name()
-        );
-        return Err(
-            Error::new(ErrorKind::Corrupt, context).with_hint("`usnap check` lists all damage")
-        );
-    }
-    let next_free = layout
-        .next_free_after_max(max_seen)
-        .unwrap_or(NewChunk(u64::MAX));
-    Ok(Loaded {
-        committed,
-        next_free,
-        area,
-        area_bytes,
-        junk_offset,
-        beyond_origin,
-    })
+    else {
+        return Ok(());
+    };
+    let (area, index) = layout.entry_position(second);
+    let (other_area, other_index) = layout.entry_position(first);
+    let context = format!(
+        "cannot use COW device {name}: area {area}, entry {index} (new chunk {chunk}) has the same \
+         new chunk as area {other_area}, entry {other_index}"
+    );
+    Err(Error::new(ErrorKind::Corrupt, context).with_hint("`usnap check` lists all damage"))
 }
 
 /// Why an entry can't be believed, from the entry and the device's size alone.

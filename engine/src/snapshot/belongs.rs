@@ -1,0 +1,152 @@
+//! Whether an origin and a COW device belong together.
+
+use std::path::Path;
+
+use usnap_format::{ChunkSize, IdentityRecord, NewChunk, OldChunk};
+
+use crate::device::BlockDevice;
+use crate::error::{Error, ErrorKind, Result};
+use crate::num::to_usize;
+use crate::origin::{Origin, identity};
+use crate::table::{ExceptionTable, Slot};
+
+pub(super) const NO_ORIGIN: &str = "the COW device does not say which origin it belongs to: a changed origin \
+     would go unnoticed; --adopt ties it to this one";
+
+/// How origin and COW device belong together.
+pub(super) enum Match {
+    /// They do.
+    Same,
+    /// Nothing says so; the sentence for the user.
+    Unknown(String),
+    /// The record has no origin yet: an empty store is this origin's from now on.
+    New,
+    /// They don't; the sentence for the user.
+    Different(String),
+}
+
+pub(super) fn cannot_pair(origin: &Origin, cow: &Path) -> String {
+    format!(
+        "cannot use COW device {} with origin {}",
+        cow.display(),
+        origin.name()
+    )
+}
+
+/// A blank image named twice would become a store over itself.
+pub(super) fn refuse_same_file(origin: &Origin, cow: &Path) -> Result<()> {
+    if !origin.is_same_file(cow) {
+        return Ok(());
+    }
+    let context = format!(
+        "cannot use {} as origin and as COW device at once",
+        cow.display()
+    );
+    Err(Error::new(ErrorKind::Usage, context)
+        .with_hint("name a COW file of its own; it is created if it does not exist"))
+}
+
+/// Compares an origin with the record of the one that the COW device was made for. The sample is
+/// always read, a mebibyte: equal sizes and times are what copying tools and build systems make.
+pub(super) fn match_origin(origin: &Origin, record: Option<&IdentityRecord>) -> Result<Match> {
+    let Some(record) = record else {
+        return Ok(Match::Unknown(NO_ORIGIN.to_owned()));
+    };
+    let Some(wanted) = record.origin else {
+        return Ok(Match::New);
+    };
+    let size_bytes = origin.size_bytes();
+    if wanted.size_bytes != size_bytes {
+        return Ok(Match::Different(format!(
+            "it was made for an origin of {} bytes, and this one has {size_bytes}: another image, \
+             or it changed",
+            wanted.size_bytes
+        )));
+    }
+    if wanted.sample_scheme != identity::SAMPLE_SCHEME {
+        return Ok(Match::Unknown(
+            "the COW device knows its origin by a sample that this version can't compare".into(),
+        ));
+    }
+    let found = origin.identity()?;
+    if found.sample_crc32 != wanted.sample_crc32 {
+        return Ok(Match::Different(
+            "the origin's content changed since the COW device was made for it, or it is another image"
+                .to_owned(),
+        ));
+    }
+    if (found.mtime_s, found.mtime_ns) == (wanted.mtime_s, wanted.mtime_ns) {
+        return Ok(Match::Same);
+    }
+    Ok(Match::Unknown(format!(
+        "the modification time of origin {} changed; its size and the sampled parts of its \
+         content are the same (--adopt notes the new time down)",
+        origin.name()
+    )))
+}
+
+/// The end of an origin that grew: it ended inside a chunk that is mapped, whose rest is zeros on
+/// the COW device and has to become the origin's. That can be done once, together with noting the
+/// new size down, since from then on the rest may be written to.
+pub(super) struct GrownTail {
+    /// Where the origin ended, in bytes.
+    from: u64,
+    end: u64,
+    new_chunk: NewChunk,
+    within: u64,
+}
+
+impl GrownTail {
+    /// What is to be done where an origin that had `recorded_size_bytes` has `size_bytes` now.
+    pub(super) fn find(
+        table: &ExceptionTable,
+        chunk_size: ChunkSize,
+        recorded_size_bytes: u64,
+        size_bytes: u64,
+    ) -> Option<Self> {
+        let within = chunk_size.offset_in_chunk(recorded_size_bytes);
+        let old_chunk = OldChunk(chunk_size.chunk_of(recorded_size_bytes));
+        let Slot::Mapped(new_chunk) = table.lookup(old_chunk) else {
+            return None;
+        };
+        if within == 0 || recorded_size_bytes >= size_bytes {
+            return None;
+        }
+        Some(Self {
+            from: recorded_size_bytes,
+            end: size_bytes.min(recorded_size_bytes - within + chunk_size.bytes()),
+            new_chunk,
+            within,
+        })
+    }
+
+    /// The refusal where the chunk may not be completed.
+    pub(super) fn refusal(&self, origin: &Origin, cow: &Path) -> Error {
+        let context = format!(
+            "{}: the origin grew from {} bytes, and the chunk in which it ended was written",
+            cannot_pair(origin, cow),
+            self.from
+        );
+        Error::new(ErrorKind::OriginMismatch, context)
+            .with_hint("--force-origin together with --adopt completes that chunk")
+    }
+
+    /// Completes the chunk from the origin, durably.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub(super) fn complete(
+        &self,
+        origin: &dyn BlockDevice,
+        device: &dyn BlockDevice,
+        chunk_size: ChunkSize,
+    ) -> Result<()> {
+        let mut rest = vec![0; to_usize(self.end - self.from)];
+        origin.read_at(&mut rest, self.from)?;
+        device.write_at(
+            &rest,
+            (self.new_chunk.0 << chunk_size.shift()) + self.within,
+        )?;
+        device.flush()
+    }
+}
