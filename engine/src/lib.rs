@@ -10,6 +10,11 @@ pub mod check;
 pub mod device;
 pub mod dump;
 mod error;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the store is about to use it")
+)]
+mod journal;
 mod num;
 pub mod origin;
 #[cfg(feature = "sim")]
@@ -19,5 +24,7 @@ pub mod store;
 mod table;
 
 pub use error::{Error, ErrorKind, Result};
+#[doc(hidden)]
+pub use journal::{HeapMemory, JournalMemory};
 pub use snapshot::{Counters, Durability, Snapshot, SnapshotOptions, StatusReport};
 pub use store::ExceptionCounts;
