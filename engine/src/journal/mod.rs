@@ -3,7 +3,8 @@
 //!
 //! - `live`: the journal of a store in use; `stamp`: when its COW file was modified by us.
 //! - `found`: a journal that was left behind; `judge`: whether it is believed, and what is missing.
-//! - `layout`: what is in which word; `memory`: where the words lie.
+//! - `layout`: what is in which word; `memory`, `mapped`: where the words lie.
+//! - `place`: where journal files lie, how they are made, found and removed.
 //! - `witness`: what a journal and its COW file must agree on.
 //!
 //! How an open goes: `Found::read`; `is_of_boot` (an earlier boot's journal is worth nothing);
@@ -14,7 +15,9 @@ mod found;
 mod judge;
 mod layout;
 mod live;
+mod mapped;
 mod memory;
+pub(crate) mod place;
 mod stamp;
 #[cfg(test)]
 mod tests;

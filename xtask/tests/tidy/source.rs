@@ -138,19 +138,25 @@ fn every_source_file_begins_with_its_purpose() {
     );
 }
 
+/// The one file that may, and says for each place why it is sound.
+const MAPPED_MEMORY: &str = "engine/src/journal/mapped.rs";
+
 fn safe(file: &Text) -> Vec<String> {
+    if file.path == MAPPED_MEMORY {
+        return Vec::new();
+    }
     let word = ["un", "safe"].concat();
     let forms = [" {", " fn", " impl", " trait", " extern"].map(|after| format!("{word}{after}"));
     by_line(file, |line| {
         let form = forms
             .iter()
             .find(|form| code(line).contains(form.as_str()))?;
-        Some(format!("{form} in a project that has none"))
+        Some(format!("{form} outside {MAPPED_MEMORY}"))
     })
 }
 
 #[test]
-fn there_is_no_unsafe_code() {
+fn there_is_no_unsafe_code_but_for_the_mapped_memory() {
     hold(&["rs"], safe);
     tell_apart(safe, "x.rs", &["un", "safe { f() }"].concat(), "f()");
 }
