@@ -24,6 +24,8 @@ pub enum ErrorKind {
     InvalidStore,
     /// The device answered a read, write or flush with an error.
     Io,
+    /// A journal that a killed server left can't be believed without being told so.
+    JournalInDoubt,
     /// An earlier flush failed: nothing more is promised.
     Latched,
     /// No room: the COW device is full, or the filesystem below it.

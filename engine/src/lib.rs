@@ -13,7 +13,11 @@ pub mod dump;
 mod error;
 #[cfg_attr(
     not(test),
-    expect(dead_code, unused_imports, reason = "the store is about to use it")
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "what lies in files is about to use it"
+    )
 )]
 mod journal;
 mod num;
@@ -27,5 +31,5 @@ mod table;
 pub use error::{Error, ErrorKind, Result};
 #[doc(hidden)]
 pub use journal::{HeapMemory, JournalMemory};
-pub use snapshot::{Counters, Durability, Snapshot, SnapshotOptions, StatusReport};
+pub use snapshot::{Counters, Durability, JournalMode, Snapshot, SnapshotOptions, StatusReport};
 pub use store::ExceptionCounts;

@@ -178,6 +178,7 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
         adopt: cow.adopt,
         read_only: cow.read_only,
         chunk_size_if_unused: cow.chunk_size.unwrap_or_default(),
+        ..SnapshotOptions::default()
     };
     let opened = Snapshot::open(&Arc::new(origin), &cow.path, &options);
     let (snapshot, notes) = opened.inspect_err(|error| {

@@ -6,51 +6,96 @@ use std::sync::{Arc, OnceLock};
 
 use super::{Attempt, BlockDevice, Extent, ZeroFlags};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::Stamp;
 
 /// Another device, whose first failed flush is its last.
 pub struct LatchedDevice {
     below: Arc<dyn BlockDevice>,
-    latch: OnceLock<String>,
+    latch: OnceLock<Latch>,
+    /// Told of each change, where a journal depends on knowing when the last one was.
+    stamp: Option<Arc<Stamp>>,
+}
+
+/// Why nothing more is written.
+enum Latch {
+    /// A flush failed; this is what it said.
+    Failed(String),
+    /// The store was closed.
+    Closed,
 }
 
 impl LatchedDevice {
     /// The same device, with a latch.
     #[must_use]
     pub fn new(below: Arc<dyn BlockDevice>) -> Self {
+        Self::with_stamp(below, None)
+    }
+
+    /// The same device, with a latch, stamping each change.
+    pub(crate) fn with_stamp(below: Arc<dyn BlockDevice>, stamp: Option<Arc<Stamp>>) -> Self {
         Self {
             below,
             latch: OnceLock::new(),
+            stamp,
         }
     }
 
-    /// Why the device is latched, if it is.
+    /// Why the device is latched, if a flush failed.
     #[must_use]
     pub fn latched(&self) -> Option<&str> {
-        self.latch.get().map(String::as_str)
+        match self.latch.get() {
+            Some(Latch::Failed(cause)) => Some(cause),
+            Some(Latch::Closed) | None => None,
+        }
     }
 
     /// Latches the device; the first reason stays.
     #[cold]
     pub fn latch(&self, cause: &Error) {
-        let _first_stays = self.latch.set(format!("{cause:?}"));
+        let _first_stays = self.latch.set(Latch::Failed(format!("{cause:?}")));
+    }
+
+    /// Nothing more is written from here on, since the store is closed.
+    #[cold]
+    pub(crate) fn close(&self) {
+        let _first_stays = self.latch.set(Latch::Closed);
+    }
+
+    /// Refuses what would change the device after a failed flush, or when it is closed.
+    ///
+    /// # Errors
+    /// `Latched`.
+    #[inline]
+    pub(crate) fn refuse_if_latched(&self) -> Result<()> {
+        match self.latch.get() {
+            None => Ok(()),
+            Some(latch) => Err(refusal(self.below.name(), latch)),
+        }
     }
 
     #[inline]
-    fn refuse_if_latched(&self) -> Result<()> {
-        match self.latch.get() {
-            None => Ok(()),
-            Some(cause) => Err(refusal(self.below.name(), cause)),
+    fn change(&self, call: impl FnOnce(&dyn BlockDevice) -> Result<()>) -> Result<()> {
+        self.refuse_if_latched()?;
+        match &self.stamp {
+            None => call(&*self.below),
+            Some(stamp) => stamp.during(|| call(&*self.below)),
         }
     }
 }
 
 #[cold]
-fn refusal(name: &str, cause: &str) -> Error {
-    Error::new(
-        ErrorKind::Latched,
-        format!("cannot write to {name}: an earlier flush failed ({cause})"),
-    )
-    .with_hint("stop the server, find out what is wrong with the disk, then serve again")
+fn refusal(name: &str, latch: &Latch) -> Error {
+    match latch {
+        Latch::Failed(cause) => Error::new(
+            ErrorKind::Latched,
+            format!("cannot write to {name}: an earlier flush failed ({cause})"),
+        )
+        .with_hint("stop the server, find out what is wrong with the disk, then serve again"),
+        Latch::Closed => Error::new(
+            ErrorKind::Latched,
+            format!("cannot write to {name}: the store was closed"),
+        ),
+    }
 }
 
 impl BlockDevice for LatchedDevice {
@@ -71,8 +116,7 @@ impl BlockDevice for LatchedDevice {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.refuse_if_latched()?;
-        self.below.write_at(data, offset)
+        self.change(|below| below.write_at(data, offset))
     }
 
     fn flush(&self) -> Result<()> {
@@ -81,18 +125,15 @@ impl BlockDevice for LatchedDevice {
     }
 
     fn discard_at(&self, offset: u64, len: u64) -> Result<()> {
-        self.refuse_if_latched()?;
-        self.below.discard_at(offset, len)
+        self.change(|below| below.discard_at(offset, len))
     }
 
     fn zero_at(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
-        self.refuse_if_latched()?;
-        self.below.zero_at(offset, len, flags)
+        self.change(|below| below.zero_at(offset, len, flags))
     }
 
     fn reserve_at(&self, offset: u64, len: u64) -> Result<()> {
-        self.refuse_if_latched()?;
-        self.below.reserve_at(offset, len)
+        self.change(|below| below.reserve_at(offset, len))
     }
 
     fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {

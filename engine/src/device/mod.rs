@@ -14,6 +14,7 @@ mod latched;
 mod lock;
 mod mem;
 mod read_only;
+mod stamped;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -24,6 +25,7 @@ pub use mem::MemDevice;
 pub use read_only::ReadOnlyDevice;
 
 pub(crate) use lock::{lock_cow, share_with_qemu};
+pub(crate) use stamped::StampedDevice;
 
 /// How `zero_at` may do its work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

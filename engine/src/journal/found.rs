@@ -74,4 +74,13 @@ impl Found {
     pub(crate) fn stamp(&self) -> Arc<Stamp> {
         Arc::new(Stamp::resume(Arc::clone(&self.memory)))
     }
+
+    /// Poisons it: a sync failed when what it notes was to be proved.
+    pub(crate) fn latch(&self) {
+        if let Some(mut checkpoint) = Checkpoint::load(&*self.memory, self.session) {
+            checkpoint.sequence = checkpoint.sequence.saturating_add(1);
+            checkpoint.is_latched = true;
+            checkpoint.store(&*self.memory, self.session);
+        }
+    }
 }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use usnap_format::{ChunkSize, Label};
 
 use super::status::AtomicCounters;
+use super::waiting::Waiting;
 use super::{Durability, Snapshot, SnapshotOptions};
-use crate::device::{BlockDevice, LatchedDevice};
+use crate::device::{BlockDevice, LatchedDevice, StampedDevice};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{Found, Journal, JournalMemory, Session, Witness};
 use crate::store::persistent::PersistentStore;
 use crate::store::persistent::open::{Loaded, load};
 use crate::store::persistent::walk::read_header;
@@ -21,6 +23,7 @@ pub(super) struct Parts {
     pub(super) device: Arc<LatchedDevice>,
     pub(super) table: ExceptionTable,
     pub(super) loaded: Loaded,
+    pub(super) journal: Option<Journal>,
 }
 
 impl Parts {
@@ -33,7 +36,7 @@ impl Parts {
             self.origin.name(),
             self.device.name()
         );
-        let store = PersistentStore::new(self.device, self.loaded, read_only);
+        let store = PersistentStore::new(self.device, self.loaded, read_only, self.journal);
         Snapshot {
             name,
             size_bytes: self.origin.size_bytes(),
@@ -53,7 +56,8 @@ impl Parts {
 }
 
 impl Snapshot {
-    /// Opens a snapshot over any two devices: no locks, no identity. For tests, and for stacking.
+    /// Opens a snapshot over any two devices: no locks, no identity, no journal. For tests, and for
+    /// stacking.
     ///
     /// # Errors
     /// `Foreign`, `Corrupt`, `InvalidStore`, `Io`.
@@ -62,22 +66,79 @@ impl Snapshot {
         cow: Arc<dyn BlockDevice>,
         options: &SnapshotOptions,
     ) -> Result<Self> {
+        Self::over(origin, cow, options, None)
+    }
+
+    /// As `on_devices`, with a journal in this memory. One that is there already is replayed first,
+    /// as by an open of files; the new one is written over it. For tests.
+    ///
+    /// # Errors
+    /// As `on_devices`, and `JournalInDoubt`.
+    #[doc(hidden)]
+    pub fn on_devices_with_journal(
+        origin: Arc<dyn BlockDevice>,
+        cow: Arc<dyn BlockDevice>,
+        options: &SnapshotOptions,
+        memory: Arc<dyn JournalMemory>,
+    ) -> Result<Self> {
+        Self::over(origin, cow, options, Some(memory))
+    }
+
+    fn over(
+        origin: Arc<dyn BlockDevice>,
+        cow: Arc<dyn BlockDevice>,
+        options: &SnapshotOptions,
+        memory: Option<Arc<dyn JournalMemory>>,
+    ) -> Result<Self> {
+        let name = cow.name();
         let sector = read_header(&*cow)?;
         if !sector.header.is_valid() {
-            let context = format!("cannot use COW device {}: it was invalidated", cow.name());
+            let context = format!("cannot use COW device {name}: it was invalidated");
             return Err(Error::new(ErrorKind::InvalidStore, context));
         }
         let chunk_count = sector.header.chunk_size.chunks_to_hold(origin.size_bytes());
         let table = ExceptionTable::new(chunk_count)?;
-        let mut loaded = load(&*cow, &sector, &table)?;
-        if !options.read_only && !cow.is_read_only() {
-            loaded.settle(&*cow)?;
+        let witness = Witness::neutral();
+        let read = memory.clone().map(Found::read);
+        let waiting = read.and_then(|read| Waiting::new(read, |found| found.doubts(&witness)));
+        if let Some(waiting) = &waiting {
+            waiting.refuse_hopeless(name, options.journal)?;
         }
+        let found = waiting.as_ref().and_then(Waiting::found);
+        let mut loaded = load(
+            &*cow,
+            &sector,
+            &table,
+            found.map(|found| found.base.committed),
+        )?;
+        let missing = match &waiting {
+            Some(waiting) => waiting.judge(name, &loaded, &table, options.journal)?,
+            None => Vec::new(),
+        };
+
+        // Nothing was changed so far.
+        let mut journal = None;
+        if !options.read_only && !cow.is_read_only() {
+            if let Some(waiting) = waiting.as_ref().filter(|_| !missing.is_empty()) {
+                waiting.prove(&*cow)?;
+            }
+            let device = StampedDevice::new(&*cow, found.map(Found::stamp));
+            loaded.add(&missing, &table);
+            loaded.settle(&device)?;
+            loaded.replay(&device, &missing)?;
+            journal = memory
+                .map(|memory| Journal::begin(memory, Session::random()?, &witness, loaded.base()))
+                .transpose()?;
+        } else {
+            loaded.add(&missing, &table);
+        }
+        let stamp = journal.as_ref().map(Journal::stamp);
         let parts = Parts {
             origin,
-            device: Arc::new(LatchedDevice::new(cow)),
+            device: Arc::new(LatchedDevice::with_stamp(cow, stamp)),
             table,
             loaded,
+            journal,
         };
         Ok(parts.assemble(options))
     }

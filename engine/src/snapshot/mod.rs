@@ -18,6 +18,7 @@ mod map;
 mod open;
 mod read;
 mod status;
+mod waiting;
 mod write;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::table::ExceptionTable;
 
 pub use open::SnapshotOptions;
 pub use status::{Counters, StatusReport};
+pub use waiting::JournalMode;
 
 /// When writes become durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +74,19 @@ impl Snapshot {
     /// As `flush`.
     pub fn commit_pending(&self) -> Result<bool> {
         self.store.commit_pending()
+    }
+
+    /// Ends in order, once nobody writes any more: commits what is left. Whatever is written later
+    /// is refused. What was not closed counts as killed.
+    ///
+    /// # Errors
+    /// As `flush`. What was not committed stays as it was, for the next open to find.
+    pub fn close(&self) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.store.flush()?;
+        self.store.close()
     }
 
     fn check_writable(&self, offset: u64, len: u64) -> Result<()> {

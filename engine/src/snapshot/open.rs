@@ -10,6 +10,7 @@ use usnap_format::{ChunkSize, IdentityRecord};
 
 use super::belongs::{GrownTail, Match, NO_ORIGIN, cannot_pair, match_origin, refuse_same_file};
 use super::devices::Parts;
+use super::waiting::JournalMode;
 use super::{Durability, Snapshot};
 use crate::device::{BlockDevice, LatchedDevice};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +33,8 @@ pub struct SnapshotOptions {
     pub adopt: bool,
     /// Change nothing, not even what a writable open would tidy up.
     pub read_only: bool,
+    /// What becomes of a journal that a killed server left, and whether a new one is kept.
+    pub journal: JournalMode,
     /// The chunk size of the store that is made if the COW device is unused.
     pub chunk_size_if_unused: ChunkSize,
 }
@@ -84,7 +87,7 @@ impl Snapshot {
                 opened.initialise()?
             }
         };
-        let mut loaded = load(&*opened.device, &sector, &table)?;
+        let mut loaded = load(&*opened.device, &sector, &table, None)?;
         refuse_beyond_origin(&loaded, origin, cow, options)?;
         if matches!(matched, Match::New) && loaded.committed > 0 {
             // Somebody wrote to it over an origin that nobody noted down.
@@ -138,6 +141,7 @@ impl Snapshot {
             device: Arc::new(LatchedDevice::new(opened.device)),
             table,
             loaded,
+            journal: None,
         };
         let snapshot = Self {
             label: record.unwrap_or_default().label,

@@ -63,6 +63,12 @@ pub(crate) trait ExceptionStore: Send + Sync {
     /// As `flush`.
     fn commit_pending(&self) -> Result<bool>;
 
+    /// Ends all writing, where everything is committed.
+    ///
+    /// # Errors
+    /// `Io` where something is not.
+    fn close(&self) -> Result<()>;
+
     /// The device that the new chunks lie on.
     fn device(&self) -> &dyn BlockDevice;
 

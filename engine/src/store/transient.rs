@@ -102,6 +102,10 @@ impl ExceptionStore for TransientStore {
         Ok(false)
     }
 
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn device(&self) -> &dyn BlockDevice {
         &self.device
     }

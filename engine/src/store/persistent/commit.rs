@@ -1,20 +1,52 @@
 //! Carrying out a commit's plan on the COW device. One thread at a time, the leader, holds the
 //! current area; see `mod.rs` for who leads.
 
-use usnap_format::{AreaIndex, Exception, Layout, SECTOR_SIZE, encode_exception};
+use std::ops::Range;
+
+use crc32fast::Hasher;
+use usnap_format::{AreaIndex, EXCEPTION_LEN, Exception, Layout, SECTOR_SIZE, encode_exception};
 
 use super::plan::{Plan, Position, Step};
 use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::Base;
 use crate::num::{SECTOR_LEN, to_usize};
 
 /// The area that has room, as it is on the device, or will be when a failed commit is repeated.
 pub(super) struct CurrentArea {
     pub(super) position: Position,
     pub(super) bytes: Vec<u8>,
+    /// Over the bytes of the committed entries.
+    hasher: Hasher,
 }
 
 impl CurrentArea {
+    /// The area at `position`, whose content is `bytes`.
+    pub(super) fn new(position: Position, bytes: Vec<u8>) -> Self {
+        let mut area = Self {
+            position,
+            bytes,
+            hasher: Hasher::new(),
+        };
+        area.hash(0..position.committed);
+        area
+    }
+
+    fn hash(&mut self, entries: Range<u64>) {
+        let at = |entry: u64| to_usize(entry).saturating_mul(EXCEPTION_LEN);
+        let bytes = self.bytes.get(at(entries.start)..at(entries.end));
+        self.hasher.update(bytes.unwrap_or_default());
+    }
+
+    /// What is committed, as a journal notes it.
+    pub(super) fn base(&self, layout: Layout) -> Base {
+        let before = self.position.area.0 * layout.chunk_size.exceptions_per_area();
+        Base {
+            committed: before + self.position.committed,
+            area_crc32: self.hasher.clone().finalize(),
+        }
+    }
+
     /// Commits `batch`, in its order. On an error the position stays; a repetition must begin with
     /// the same exceptions in the same order, since some of their sectors may be on the device.
     ///
@@ -43,10 +75,14 @@ impl CurrentArea {
                 Step::WriteSector { sector } => self.write_sector(device, layout, *sector)?,
             }
         }
+        let mut from = self.position.committed;
         if plan.after.area != self.position.area {
             self.bytes = other_area;
+            self.hasher = Hasher::new();
+            from = 0;
         }
         self.position = plan.after;
+        self.hash(from..plan.after.committed);
         Ok(())
     }
 
@@ -100,7 +136,7 @@ fn encode_area(
     layout: Layout,
     bytes: &mut Vec<u8>,
     batch: &[Exception],
-    exceptions: &std::ops::Range<u64>,
+    exceptions: &Range<u64>,
 ) -> Result<()> {
     bytes.clear();
     bytes.resize(to_usize(layout.chunk_size.bytes()), 0);

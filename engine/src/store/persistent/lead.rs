@@ -13,6 +13,7 @@ use usnap_format::Exception;
 use super::{PersistentStore, State};
 use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::Journal;
 
 impl PersistentStore {
     /// Leads one epoch, and tells everyone who waits.
@@ -43,6 +44,11 @@ impl PersistentStore {
     fn seal(&self, state: &mut State) -> Vec<Exception> {
         let mut batch = std::mem::take(&mut state.written);
         batch.sort_unstable_by_key(|exception| exception.new_chunk);
+        if let Some(journal) = &mut state.journal
+            && !batch.is_empty()
+        {
+            journal.seal();
+        }
         // From here on a write sets it again; this commit's first sync covers all before it.
         self.dirty.store(false, Ordering::SeqCst);
         batch
@@ -57,22 +63,29 @@ impl PersistentStore {
         state.in_commit = batch.len() as u64;
         drop(state);
 
-        let (result, current_area) = {
+        let (result, current_area, base) = {
             let mut area = self.area.lock().unwrap_or_else(PoisonError::into_inner);
-            (
-                area.commit(&*self.device, self.layout, &batch),
-                area.position.area,
-            )
+            let result = area.commit(&*self.device, self.layout, &batch);
+            (result, area.position.area, area.base(self.layout))
         };
 
         let mut state = self.state();
         state.in_commit = 0;
         state.current_area = current_area;
         match &result {
-            Ok(()) => state.committed += batch.len() as u64,
+            Ok(()) => {
+                state.committed += batch.len() as u64;
+                if let Some(journal) = &mut state.journal
+                    && journal.is_sealed()
+                {
+                    journal.retire(base);
+                }
+            }
             Err(error) => {
                 self.dirty.store(true, Ordering::SeqCst);
                 if error.kind() != ErrorKind::NoSpace {
+                    // First of all: whatever opens the store next must not trust the page cache.
+                    state.journal.iter_mut().for_each(Journal::latch);
                     self.latch(error, batch.iter().chain(&state.written));
                 }
                 state.kept = batch;

@@ -14,6 +14,7 @@
 //! No lock that a reader or writer takes is held across I/O.
 
 mod allocate;
+pub(crate) mod behind;
 mod commit;
 pub(crate) mod create;
 mod lead;
@@ -34,6 +35,7 @@ use self::open::Loaded;
 use super::{ExceptionCounts, ExceptionStore, NewRun};
 use crate::device::{BlockDevice, LatchedDevice};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::Journal;
 
 /// So many exceptions wait for a commit at the most; the writer of the next one commits.
 const UNCOMMITTED_MAX: usize = 1 << 18;
@@ -50,6 +52,8 @@ pub(crate) struct PersistentStore {
     area: Mutex<CurrentArea>,
     /// Old chunks whose exceptions were not committed when the store was latched.
     lost: OnceLock<HashSet<u64>>,
+    /// Exceptions of a journal that a read-only open shows and does not commit.
+    shown_uncommitted: u64,
 }
 
 struct State {
@@ -65,14 +69,27 @@ struct State {
     durable_epoch: u64,
     is_committing: bool,
     failure: Option<(ErrorKind, String)>,
+    /// Notes what is in `written` and in `kept`, or in a commit under way.
+    journal: Option<Journal>,
 }
 
 impl PersistentStore {
-    /// The store that was loaded from `device`; a writable one has been settled.
-    pub(crate) fn new(device: Arc<LatchedDevice>, loaded: Loaded, read_only: bool) -> Self {
+    /// The store that was loaded from `device`; a writable one has been settled. `journal` begins
+    /// behind what is committed now.
+    pub(crate) fn new(
+        device: Arc<LatchedDevice>,
+        loaded: Loaded,
+        read_only: bool,
+        journal: Option<Journal>,
+    ) -> Self {
         let layout = loaded.layout;
         let device_chunks = layout.chunk_size.whole_chunks(device.size_bytes());
-        let allocator = Allocator::new(layout, loaded.next_free(), loaded.committed, device_chunks);
+        let allocator = Allocator::new(
+            layout,
+            loaded.next_free(),
+            loaded.committed + loaded.uncommitted,
+            device_chunks,
+        );
         Self {
             layout,
             state: Mutex::new(State {
@@ -87,17 +104,28 @@ impl PersistentStore {
                 durable_epoch: 0,
                 is_committing: false,
                 failure: None,
+                journal,
             }),
             epoch_done: Condvar::new(),
             dirty: AtomicBool::new(!read_only),
             area: Mutex::new(loaded.area),
             lost: OnceLock::new(),
+            shown_uncommitted: loaded.uncommitted,
             device,
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room in the journal for one more note, by a commit.
+    #[cold]
+    fn make_room(&self) -> Result<()> {
+        self.flush()?;
+        // Where every note is promised to a writer at work, there was nothing to commit.
+        std::thread::yield_now();
+        Ok(())
     }
 
     /// Reserves the space of an area that the next exception may open.
@@ -119,7 +147,17 @@ impl ExceptionStore for PersistentStore {
         loop {
             let (taken, known_chunks) = {
                 let mut state = self.state();
+                // The room for the note comes first: a writer that waits for a commit holds no
+                // number meanwhile (DESIGN.md, "The journal").
+                if !take_credit(&mut state) {
+                    drop(state);
+                    self.make_room()?;
+                    continue;
+                }
                 let taken = state.allocator.take(max_count);
+                if !matches!(taken, Take::Run(_)) {
+                    give_back_credit(&mut state);
+                }
                 (taken, state.allocator.device_chunks())
             };
             match taken {
@@ -151,14 +189,16 @@ impl ExceptionStore for PersistentStore {
     }
 
     fn abort_exceptions(&self, run: NewRun) {
-        self.state().allocator.give_back(run);
+        let mut state = self.state();
+        state.allocator.give_back(run);
+        give_back_credit(&mut state);
     }
 
     fn commit_exceptions(&self, first: OldChunk, run: NewRun) -> Result<()> {
         let mut state = self.state();
-        if let Some(cause) = self.device.latched() {
-            let context = format!("cannot keep exceptions: an earlier flush failed ({cause})");
-            return Err(Error::new(ErrorKind::Latched, context));
+        self.device.refuse_if_latched()?;
+        if let Some(journal) = &mut state.journal {
+            journal.note(first, run);
         }
         state.written.extend((0..run.count).map(|i| Exception {
             old_chunk: OldChunk(first.0 + i),
@@ -185,9 +225,9 @@ impl ExceptionStore for PersistentStore {
     }
 
     fn flush(&self) -> Result<()> {
-        if let Some(cause) = self.device.latched() {
-            let context = format!("cannot flush COW device {}: {cause}", self.device.name());
-            return Err(Error::new(ErrorKind::Latched, context));
+        if let Err(refusal) = self.device.refuse_if_latched() {
+            let context = format!("cannot flush COW device {}", self.device.name());
+            return Err(refusal.context(context));
         }
         let mut state = self.state();
         let is_dirty = self.dirty.load(Ordering::SeqCst)
@@ -236,6 +276,20 @@ impl ExceptionStore for PersistentStore {
         Ok(pending)
     }
 
+    fn close(&self) -> Result<()> {
+        let state = self.state();
+        if state.written.is_empty() && state.kept.is_empty() && !state.is_committing {
+            // Under the lock, so that no exception is taken between the look and the end.
+            self.device.close();
+            return Ok(());
+        }
+        let context = format!(
+            "cannot close COW device {}: it is still written to",
+            self.device.name()
+        );
+        Err(Error::new(ErrorKind::Io, context))
+    }
+
     fn device(&self) -> &dyn BlockDevice {
         &*self.device
     }
@@ -260,7 +314,9 @@ impl ExceptionStore for PersistentStore {
         state.allocator.set_device_chunks(device_chunks);
         ExceptionCounts {
             committed: state.committed,
-            uncommitted: (state.kept.len() + state.written.len()) as u64 + state.in_commit,
+            uncommitted: (state.kept.len() + state.written.len()) as u64
+                + state.in_commit
+                + self.shown_uncommitted,
             free: state.allocator.free(),
         }
     }
@@ -275,6 +331,15 @@ impl ExceptionStore for PersistentStore {
             .get()
             .is_some_and(|lost| lost.contains(&old_chunk.0))
     }
+}
+
+/// Whether one more run may be noted; always, where there is no journal.
+fn take_credit(state: &mut State) -> bool {
+    state.journal.as_mut().is_none_or(Journal::take_credit)
+}
+
+fn give_back_credit(state: &mut State) {
+    state.journal.iter_mut().for_each(Journal::give_back_credit);
 }
 
 #[cold]

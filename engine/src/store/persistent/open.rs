@@ -5,12 +5,14 @@
 
 use usnap_format::{Exception, Layout, NewChunk};
 
+use super::behind::Behind;
 use super::commit::CurrentArea;
 use super::plan::Position;
 use super::walk::{AreaWalk, HeaderSector};
 use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
-use crate::table::ExceptionTable;
+use crate::journal::{Base, Contradiction, Found, StoreView};
+use crate::table::{ExceptionTable, Slot};
 
 /// A store's metadata, in memory.
 pub(crate) struct Loaded {
@@ -24,9 +26,56 @@ pub(crate) struct Loaded {
     pub(crate) junk_offset: Option<u64>,
     /// Entries for chunks that the origin does not have.
     pub(crate) beyond_origin: u64,
+    device_chunks: u64,
+    /// Exceptions of a journal, which are shown but not on the device.
+    pub(super) uncommitted: u64,
+    behind: Option<Behind>,
 }
 
 impl Loaded {
+    /// What `journal` has that the store has not. The load was told of its base.
+    ///
+    /// # Errors
+    /// Where journal and store can't both be right.
+    pub(crate) fn missing(
+        &self,
+        journal: &Found,
+        table: &ExceptionTable,
+    ) -> std::result::Result<Vec<Exception>, Contradiction> {
+        let Some(behind) = &self.behind else {
+            return Ok(Vec::new());
+        };
+        journal.missing(&StoreView {
+            layout: self.layout,
+            device_chunks: self.device_chunks,
+            old_chunks: table.chunk_count(),
+            committed: self.committed,
+            base_area_crc32: behind.area_crc32,
+            entries_behind_base: &behind.entries,
+            lookup: &|old_chunk| match table.lookup(old_chunk) {
+                Slot::Mapped(new_chunk) => Some(new_chunk),
+                Slot::Unmapped | Slot::Pending => None,
+            },
+            is_new_chunk_taken: &|new_chunk| behind.is_taken(new_chunk),
+        })
+    }
+
+    /// Enters what a journal has into `table`. It is not on the device yet.
+    pub(crate) fn add(&mut self, missing: &[Exception], table: &ExceptionTable) {
+        for exception in missing {
+            table.load(*exception);
+        }
+        let max_new_chunk = missing.iter().map(|exception| exception.new_chunk).max();
+        self.max_new_chunk = self.max_new_chunk.max(max_new_chunk);
+        self.uncommitted = missing.len() as u64;
+        self.behind = None;
+    }
+
+    /// What is committed, as a journal notes it.
+    pub(crate) fn base(&self) -> Base {
+        self.area.base(self.layout)
+    }
+
     /// The first number behind all that are named.
     pub(super) fn next_free(&self) -> NewChunk {
         self.layout
@@ -35,7 +84,8 @@ impl Loaded {
     }
 }
 
-/// Reads all metadata into `table`.
+/// Reads all metadata into `table`. Where a journal waits, `journal_base` is how many entries were
+/// committed when its notes began.
 ///
 /// # Errors
 /// `Corrupt`, naming area, index and chunk; `Io`.
@@ -43,6 +93,7 @@ pub(crate) fn load(
     device: &dyn BlockDevice,
     sector: &HeaderSector,
     table: &ExceptionTable,
+    journal_base: Option<u64>,
 ) -> Result<Loaded> {
     let chunk_size = sector.header.chunk_size;
     let layout = Layout::new(chunk_size);
@@ -52,7 +103,11 @@ pub(crate) fn load(
     let mut committed = 0_u64;
     let mut beyond_origin = 0_u64;
     let mut last = None;
+    let mut behind = journal_base.map(|base| Behind::new(layout, base));
     while let Some(area) = walk.next_area()? {
+        if let Some(behind) = &mut behind {
+            behind.add(&area);
+        }
         for (index, exception) in area.view.exceptions().enumerate() {
             let refuse = |why: &str| {
                 let context = format!(
@@ -82,11 +137,7 @@ pub(crate) fn load(
                 area: area.index,
                 committed: area.view.committed(),
             };
-            let area_bytes = area.bytes.to_vec();
-            let current = CurrentArea {
-                position,
-                bytes: area_bytes,
-            };
+            let current = CurrentArea::new(position, area.bytes.to_vec());
             last = Some((current, area.view.has_junk_behind_terminator()));
         }
     }
@@ -98,6 +149,7 @@ pub(crate) fn load(
     };
     let max_new_chunk = order.max();
     refuse_shared(device.name(), layout, order)?;
+    behind.iter_mut().for_each(Behind::finish);
     Ok(Loaded {
         layout,
         committed,
@@ -105,6 +157,9 @@ pub(crate) fn load(
         area,
         junk_offset,
         beyond_origin,
+        device_chunks,
+        uncommitted: 0,
+        behind,
     })
 }
 

@@ -1,6 +1,6 @@
 //! What a writable open does to a store before it is served, once nothing speaks against it.
 
-use usnap_format::AreaIndex;
+use usnap_format::{AreaIndex, Exception};
 
 use super::commit::area_offset;
 use super::open::Loaded;
@@ -22,6 +22,35 @@ impl Loaded {
         device.reserve_at(offset, self.layout.chunk_size.bytes())?;
         // Asked now, while nobody else can be using what lies behind the file's end.
         device.can_zero_fast();
+        Ok(())
+    }
+
+    /// Commits what a journal has and the store has not, sorted by new chunk and added before. A
+    /// process that is killed in here leaves a journal that is believed as before.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub(crate) fn replay(&mut self, device: &dyn BlockDevice, missing: &[Exception]) -> Result<()> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let (last_area, _) = self
+            .layout
+            .entry_position(self.committed + missing.len() as u64);
+        for area in self.area.position.area.0 + 1..=last_area.0 {
+            let offset = area_offset(self.layout, AreaIndex(area))?;
+            device.reserve_at(offset, self.layout.chunk_size.bytes())?;
+        }
+        self.area
+            .commit(device, self.layout, missing)
+            .map_err(|e| {
+                e.context(format!(
+                    "cannot replay the journal of COW device {}",
+                    device.name()
+                ))
+            })?;
+        self.committed += missing.len() as u64;
+        self.uncommitted = 0;
         Ok(())
     }
 
