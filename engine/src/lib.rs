@@ -22,6 +22,7 @@ mod error;
 mod journal;
 mod num;
 pub mod origin;
+pub mod repair;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod snapshot;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom as Seeker, fallocate};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use usnap_format::SECTOR_SIZE;
 
 use super::{Attempt, BlockDevice, Extent, ZeroFlags, check_range};
 use crate::error::{Error, ErrorKind, Result};
@@ -338,6 +339,30 @@ impl BlockDevice for FileDevice {
         let unshare = FallocateFlags::UNSHARE_RANGE | FallocateFlags::KEEP_SIZE;
         self.try_fallocate(&self.can_unshare, unshare, "unshare", offset, len)
             .map(|_| ())
+    }
+
+    fn extend_to(&self, size_bytes: u64) -> Result<()> {
+        self.refuse_if_read_only("extend")?;
+        if self.is_block {
+            let context = format!("cannot extend {}: it is a block device", self.name);
+            return Err(Error::new(ErrorKind::NotSupported, context));
+        }
+        // Allocating the last sector makes the file longer and, unlike setting its length, can't
+        // make it shorter where somebody else makes it longer at this moment.
+        let known = &self.can_reserve;
+        let last = size_bytes.saturating_sub(SECTOR_SIZE);
+        let extended = size_bytes <= self.size_bytes()
+            || self.try_fallocate(known, FallocateFlags::empty(), "extend", last, SECTOR_SIZE)?;
+        if !extended && size_bytes > self.size_bytes() {
+            self.file.set_len(size_bytes).map_err(|e| {
+                Error::io(
+                    format!("cannot make {} {size_bytes} bytes long", self.name),
+                    e,
+                )
+            })?;
+        }
+        self.size_bytes();
+        Ok(())
     }
 
     fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {

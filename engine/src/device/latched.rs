@@ -136,6 +136,11 @@ impl BlockDevice for LatchedDevice {
         self.change(|below| below.reserve_at(offset, len))
     }
 
+    fn extend_to(&self, size_bytes: u64) -> Result<()> {
+        self.refuse_if_latched()?;
+        self.below.extend_to(size_bytes)
+    }
+
     fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {
         self.below.extent_at(offset, len)
     }

@@ -181,6 +181,13 @@ impl BlockDevice for MemDevice {
         Ok(())
     }
 
+    fn extend_to(&self, size_bytes: u64) -> Result<()> {
+        if size_bytes > self.size_bytes() {
+            self.resize(size_bytes);
+        }
+        Ok(())
+    }
+
     fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {
         let mut first: Option<bool> = None;
         let mut run = 0;

@@ -113,6 +113,15 @@ pub trait BlockDevice: Send + Sync {
     /// `NoSpace`; a device that can't promise does nothing and succeeds.
     fn reserve_at(&self, offset: u64, len: u64) -> Result<()>;
 
+    /// Makes the device at least so long; what is added reads as zeros. Never makes it shorter.
+    ///
+    /// # Errors
+    /// `NoSpace` (the filesystem's or a limit's end, too), `NotSupported`, `Io`.
+    fn extend_to(&self, size_bytes: u64) -> Result<()> {
+        let context = format!("cannot make {} {size_bytes} bytes long", self.name());
+        Err(Error::new(ErrorKind::NotSupported, context))
+    }
+
     /// The extent that begins at `offset`, at most `len` bytes long (`len` > 0, in range).
     ///
     /// # Errors

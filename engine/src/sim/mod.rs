@@ -87,6 +87,10 @@ macro_rules! ask_below {
             self.below.extent_at(offset, len)
         }
 
+        fn extend_to(&self, size_bytes: u64) -> crate::error::Result<()> {
+            self.below.extend_to(size_bytes)
+        }
+
         fn is_read_only(&self) -> bool {
             self.below.is_read_only()
         }

@@ -2,7 +2,7 @@
 
 use usnap_engine::ErrorKind;
 use usnap_engine::check::{CheckReport, FindingKind, check};
-use usnap_engine::device::BlockDevice;
+use usnap_engine::device::{BlockDevice, FileDevice, ZeroFlags};
 use usnap_format::{AreaIndex, NewChunk, OldChunk};
 
 use crate::bench::{Bench, CHUNK, create_options};
@@ -123,7 +123,51 @@ fn junk_behind_the_terminator_is_found() {
 #[test]
 fn a_missing_area_is_found() {
     let found = found_in(&image(512, 34, &first_exceptions(512, 32)));
-    assert_eq!(found, [(FindingKind::AreaMissing, None, None)]);
+    assert_eq!(found, [(FindingKind::AreaMissing, Some(1), None)]);
+}
+
+#[test]
+fn a_size_that_a_kernel_cannot_fill_and_a_hole_are_notes() {
+    let report = report_on(&Bench::with_cow(&image(512, 34, &first_exceptions(512, 3))));
+    assert!(report.is_clean());
+    let kinds: Vec<FindingKind> = report.notes.iter().map(|note| note.kind).collect();
+    assert_eq!(kinds, [FindingKind::PoisonedSize]);
+
+    let bench = Bench::with_cow(&damaged(|bytes| bytes[CHUNK..2 * CHUNK].fill(0)));
+    let device = FileDevice::open_read_write(&bench.cow_path()).unwrap();
+    device
+        .zero_at(CHUNK as u64, CHUNK as u64, ZeroFlags::default())
+        .unwrap();
+    let hole = device.extent_at(CHUNK as u64, CHUNK as u64).unwrap().hole;
+    drop(device);
+    let report = report_on(&bench);
+    assert!(report.is_clean());
+    let kinds: Vec<FindingKind> = report.notes.iter().map(|note| note.kind).collect();
+    assert_eq!(kinds.contains(&FindingKind::AreaHole), hole);
+}
+
+#[test]
+fn a_header_that_the_areas_make_up_for_is_found_and_the_areas_checked() {
+    use FindingKind as F;
+    let in_order = |damage: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = image(CHUNK, 40, &first_exceptions(CHUNK, 5));
+        damage(&mut bytes);
+        found_in(&bytes)
+    };
+    let header = [(F::HeaderDamaged, None, None)];
+    assert_eq!(in_order(&|bytes| bytes[2] ^= 0x10), header, "magic");
+    assert_eq!(in_order(&|bytes| put_u32(bytes, 8, 7)), header, "version");
+    for chunk_size in [0, 3, 64, 1 << 21, 1 << 25] {
+        let found = in_order(&|bytes| put_u32(bytes, 12, chunk_size));
+        assert_eq!(found, header, "chunk size {chunk_size}");
+    }
+    assert_eq!(in_order(&|bytes| bytes[..16].fill(0xa5)), header, "all");
+    let mut bytes = image(CHUNK, 40, &first_exceptions(CHUNK, 5));
+    bytes[0] = 0;
+    put_exception(&mut bytes, CHUNK, 5, 0, 300);
+    // An entry that can't be speaks against a store being there at all.
+    let check = |bytes: &[u8]| check(&Bench::with_cow(bytes).cow_path(), None);
+    assert_eq!(check(&bytes).unwrap_err().kind(), ErrorKind::Foreign);
 }
 
 #[test]
@@ -168,6 +212,7 @@ fn what_cannot_be_checked_is_an_error() {
     assert_eq!(kind(&Bench::new()), ErrorKind::NotFound);
     assert_eq!(kind(&Bench::with_cow(b"")), ErrorKind::Foreign);
     assert_eq!(kind(&Bench::with_cow(&[7; 9000])), ErrorKind::Foreign);
-    let chunk_size = damaged(|bytes| put_u32(bytes, 12, 3));
-    assert_eq!(kind(&Bench::with_cow(&chunk_size)), ErrorKind::Corrupt);
+    let mut empty = image(CHUNK, 40, &[]);
+    put_u32(&mut empty, 12, 3);
+    assert_eq!(kind(&Bench::with_cow(&empty)), ErrorKind::Corrupt);
 }
