@@ -63,7 +63,7 @@ pub(crate) fn find_header(
             // Whoever makes a store zeroes the whole header chunk, so that no area of smaller
             // chunks is left in it; an older one of larger chunks may well lie behind.
             let may_be = |found: ChunkSize| first == FirstEntry::Impossible || found < said;
-            return match conclude(device, told)? {
+            return match conclude(device, DiskHeader::decode(&sector.raw), told)? {
                 Concluded::One(candidate)
                     if candidate.scan.entry_count() > 0 && may_be(candidate.chunk_size) =>
                 {
@@ -85,7 +85,8 @@ pub(crate) fn find_header(
     let Some(sector) = read_damaged(device)? else {
         return Err(error);
     };
-    let candidate = match conclude(device, told)? {
+    let raw = DiskHeader::decode(&sector.raw);
+    let candidate = match conclude(device, raw, told)? {
         Concluded::One(candidate) => candidate,
         Concluded::Several(sizes) => {
             return Err(error.with_hint(format!(
@@ -96,10 +97,10 @@ pub(crate) fn find_header(
         Concluded::None if told.is_some() => return Err(nothing_fits(device, told)),
         Concluded::None => return Err(error),
     };
-    let raw = DiskHeader::decode(&sector.raw);
     let has_identity = matches!(sector.identity, Ok(Some(_)));
     let has_entries = candidate.scan.entry_count() > 0;
-    let is_intact_in_part = raw.magic == MAGIC || has_identity;
+    let is_named = names(raw, candidate.chunk_size);
+    let is_intact_in_part = raw.magic == MAGIC || has_identity || is_named;
     if !has_entries && !is_intact_in_part {
         return Err(if told.is_some() {
             nothing_fits(device, told)
@@ -142,10 +143,11 @@ impl Candidate {
         Ok(scan.map(|scan| Self { chunk_size, scan }))
     }
 
-    /// Whether it holds entries, and nothing that speaks against it.
-    fn is_convincing(&self) -> bool {
+    /// Whether it holds entries, and nothing that speaks against it. Junk is nothing to speak of
+    /// where the header itself names the chunk size.
+    fn is_convincing(&self, raw: DiskHeader) -> bool {
         self.scan.entry_count() > 0
-            && self.scan.junk.is_none()
+            && (self.scan.junk.is_none() || names(raw, self.chunk_size))
             && self.scan.unreadable.is_empty()
             && self.scan.repeated(|e| e.new_chunk.0).is_empty()
             && self.scan.repeated(|e| e.old_chunk.0).is_empty()
@@ -202,6 +204,11 @@ impl Candidate {
     }
 }
 
+/// Whether a damaged header still says that this is its chunk size.
+fn names(raw: DiskHeader, chunk_size: ChunkSize) -> bool {
+    raw.version == VERSION && raw.chunk_size_sectors == chunk_size.sectors()
+}
+
 enum Concluded {
     None,
     One(Box<Candidate>),
@@ -210,7 +217,11 @@ enum Concluded {
 }
 
 /// The chunk size that the areas speak for; of what was told, whatever is there.
-fn conclude(device: &dyn BlockDevice, told: Option<ChunkSize>) -> Result<Concluded> {
+fn conclude(
+    device: &dyn BlockDevice,
+    raw: DiskHeader,
+    told: Option<ChunkSize>,
+) -> Result<Concluded> {
     let fits = |chunk_size: &ChunkSize| chunk_size.whole_chunks(device.size_bytes()) >= 2;
     if let Some(told) = told {
         // Garbage from the first entry on is nobody's area.
@@ -230,7 +241,7 @@ fn conclude(device: &dyn BlockDevice, told: Option<ChunkSize>) -> Result<Conclud
     let mut candidates = Vec::new();
     for chunk_size in sizes {
         let candidate = Candidate::look(device, chunk_size, Strictness::Believable)?;
-        candidates.extend(candidate.filter(Candidate::is_convincing));
+        candidates.extend(candidate.filter(|candidate| candidate.is_convincing(raw)));
     }
     if candidates.len() > 1 {
         let sizes = candidates.iter().map(|candidate| {

@@ -186,6 +186,15 @@ impl Repair {
         read_only: bool,
     ) -> Result<Self> {
         let cannot = || format!("cannot repair {}", cow.display());
+        let origin = origin.map(Origin::open).transpose()?;
+        // Before it is locked, which to the origin would be somebody's writing.
+        if origin
+            .as_ref()
+            .is_some_and(|origin| origin.is_same_file(cow))
+        {
+            let context = format!("{}: it is the origin as well", cannot());
+            return Err(Error::new(ErrorKind::Usage, context));
+        }
         let device = if read_only {
             FileDevice::open_read_only(cow)
         } else {
@@ -198,11 +207,6 @@ impl Repair {
             ..*options
         };
         if let Some(origin) = origin {
-            let origin = Origin::open(origin)?;
-            if origin.is_same_file(cow) {
-                let context = format!("{}: it is the origin as well", cannot());
-                return Err(Error::new(ErrorKind::Usage, context));
-            }
             refuse_other_origin(&device, &origin, &options)?;
             options.origin = Some(origin.identity()?);
         }
