@@ -26,6 +26,7 @@ pub mod repair;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod snapshot;
+mod space;
 pub mod store;
 mod table;
 
@@ -33,4 +34,5 @@ pub use error::{Error, ErrorKind, Result};
 #[doc(hidden)]
 pub use journal::{HeapMemory, JournalMemory};
 pub use snapshot::{Counters, Durability, JournalMode, Snapshot, SnapshotOptions, StatusReport};
+pub use space::{Space, SpaceAlarm, SpaceLimit};
 pub use store::ExceptionCounts;

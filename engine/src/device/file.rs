@@ -12,7 +12,8 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom as Seeker, fallocate};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use usnap_format::SECTOR_SIZE;
 
-use super::{Attempt, BlockDevice, Extent, ZeroFlags, check_range};
+use super::filesystem::{room_below, takes_space_in_write};
+use super::{Attempt, BlockDevice, Extent, RoomBelow, ZeroFlags, check_range};
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
 
@@ -32,6 +33,7 @@ pub struct FileDevice {
     punch_tried: OnceLock<()>,
     can_zero_range: AtomicBool,
     can_reserve: AtomicBool,
+    needs_reservation: bool,
     can_unshare: AtomicBool,
     can_try: AtomicBool,
 }
@@ -87,6 +89,7 @@ impl FileDevice {
     }
 
     fn from_file(file: File, name: String, is_block: bool, read_only: bool) -> Self {
+        let needs_reservation = !is_block && !read_only && !takes_space_in_write(&file);
         let device = Self {
             file,
             name,
@@ -97,6 +100,7 @@ impl FileDevice {
             punch_tried: OnceLock::new(),
             can_zero_range: AtomicBool::new(true),
             can_reserve: AtomicBool::new(!is_block),
+            needs_reservation,
             can_unshare: AtomicBool::new(!is_block),
             can_try: AtomicBool::new(true),
         };
@@ -341,6 +345,10 @@ impl BlockDevice for FileDevice {
             .map(|_| ())
     }
 
+    fn needs_reservation(&self) -> bool {
+        self.needs_reservation && self.can_reserve.load(Ordering::Relaxed)
+    }
+
     fn extend_to(&self, size_bytes: u64) -> Result<()> {
         self.refuse_if_read_only("extend")?;
         if self.is_block {
@@ -363,6 +371,13 @@ impl BlockDevice for FileDevice {
         }
         self.size_bytes();
         Ok(())
+    }
+
+    fn room_below(&self) -> Option<RoomBelow> {
+        if self.is_block {
+            return None;
+        }
+        room_below(&self.file)
     }
 
     fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {

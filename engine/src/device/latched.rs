@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{Attempt, BlockDevice, Extent, ZeroFlags};
+use super::{Attempt, BlockDevice, Extent, RoomBelow, ZeroFlags};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Stamp;
 
@@ -136,9 +136,16 @@ impl BlockDevice for LatchedDevice {
         self.change(|below| below.reserve_at(offset, len))
     }
 
+    fn needs_reservation(&self) -> bool {
+        self.below.needs_reservation()
+    }
+
     fn extend_to(&self, size_bytes: u64) -> Result<()> {
-        self.refuse_if_latched()?;
-        self.below.extend_to(size_bytes)
+        self.change(|below| below.extend_to(size_bytes))
+    }
+
+    fn room_below(&self) -> Option<RoomBelow> {
+        self.below.room_below()
     }
 
     fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {

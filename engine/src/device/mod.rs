@@ -10,6 +10,7 @@
 //! - What a completed write wrote is durable after a `flush` that began later and succeeded.
 
 mod file;
+mod filesystem;
 mod latched;
 mod lock;
 mod mem;
@@ -19,6 +20,7 @@ mod stamped;
 use crate::error::{Error, ErrorKind, Result};
 
 pub use file::FileDevice;
+pub use filesystem::RoomBelow;
 pub use latched::LatchedDevice;
 pub use lock::holder;
 pub use mem::MemDevice;
@@ -113,6 +115,12 @@ pub trait BlockDevice: Send + Sync {
     /// `NoSpace`; a device that can't promise does nothing and succeeds.
     fn reserve_at(&self, offset: u64, len: u64) -> Result<()>;
 
+    /// Whether a write may find its space missing only after it succeeded, unless `reserve_at` was
+    /// called before it.
+    fn needs_reservation(&self) -> bool {
+        false
+    }
+
     /// Makes the device at least so long; what is added reads as zeros. Never makes it shorter.
     ///
     /// # Errors
@@ -120,6 +128,12 @@ pub trait BlockDevice: Send + Sync {
     fn extend_to(&self, size_bytes: u64) -> Result<()> {
         let context = format!("cannot make {} {size_bytes} bytes long", self.name());
         Err(Error::new(ErrorKind::NotSupported, context))
+    }
+
+    /// The room that the filesystem below has for this device, where there is one and it has a
+    /// limit.
+    fn room_below(&self) -> Option<RoomBelow> {
+        None
     }
 
     /// The extent that begins at `offset`, at most `len` bytes long (`len` > 0, in range).

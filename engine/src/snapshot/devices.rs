@@ -36,7 +36,8 @@ impl Parts {
             self.origin.name(),
             self.device.name()
         );
-        let store = PersistentStore::new(self.device, self.loaded, read_only, self.journal);
+        let store = PersistentStore::new(self.device, self.loaded, read_only, self.journal)
+            .growing_to(options.max_cow_bytes);
         Snapshot {
             name,
             size_bytes: self.origin.size_bytes(),

@@ -74,6 +74,7 @@ impl Snapshot {
             // A mapped chunk stays mapped.
             return Ok(0);
         };
+        self.refuse_if_gone(cow_offset, piece.len)?;
         let result = self.store.device().zero_at(cow_offset, piece.len, flags);
         self.store.mark_dirty();
         result.map_err(|e| self.cut_off(e, ErrorKind::Io))?;

@@ -27,6 +27,7 @@ use usnap_format::{ChunkSize, FormatError, Label};
 
 use crate::device::{Attempt, BlockDevice, Extent, ZeroFlags, check_range};
 use crate::error::{Error, ErrorKind, Result};
+use crate::space::{Space, SpaceAlarm};
 use crate::store::ExceptionStore;
 use crate::table::ExceptionTable;
 
@@ -89,6 +90,27 @@ impl Snapshot {
         self.store.close()
     }
 
+    /// How much room is left for new chunks: a look at the COW device's size and at its filesystem.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        self.store.space()
+    }
+
+    /// Rings when so many chunks are taken as its watcher asks for, and when one is refused.
+    #[must_use]
+    pub fn space_alarm(&self) -> Arc<SpaceAlarm> {
+        Arc::clone(self.store.alarm())
+    }
+
+    /// What was cut off and came back as zeros is nobody's data.
+    #[inline]
+    fn refuse_if_gone(&self, cow_offset: u64, len: u64) -> Result<()> {
+        if self.store.is_gone(cow_offset, len) {
+            return Err(gone(self.store.device().name(), cow_offset));
+        }
+        Ok(())
+    }
+
     fn check_writable(&self, offset: u64, len: u64) -> Result<()> {
         check_range(&self.name, self.size_bytes, offset, len)?;
         if self.read_only {
@@ -106,6 +128,14 @@ impl Snapshot {
             Durability::EveryWrite => self.store.flush(),
         }
     }
+}
+
+#[cold]
+fn gone(cow: &str, cow_offset: u64) -> Error {
+    let context =
+        format!("cannot use the chunk at {cow_offset} of COW device {cow}: it was cut off");
+    Error::new(ErrorKind::Io, context)
+        .with_hint("stop the server; `usnap check` says what is left in the COW file")
 }
 
 impl BlockDevice for Snapshot {

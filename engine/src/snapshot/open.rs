@@ -37,6 +37,9 @@ pub struct SnapshotOptions {
     pub journal: JournalMode,
     /// The chunk size of the store that is made if the COW device is unused.
     pub chunk_size_if_unused: ChunkSize,
+    /// Make the COW file longer by itself when it is full, up to so many bytes. A block device
+    /// can't be made longer.
+    pub max_cow_bytes: Option<u64>,
 }
 
 impl Snapshot {

@@ -41,6 +41,7 @@ impl Snapshot {
                 Place::Origin | Place::Pending => read(&*self.origin, now, offset)?,
                 Place::Cow { offset: cow_offset } => {
                     self.refuse_if_lost(offset, piece.len)?;
+                    self.refuse_if_gone(cow_offset, piece.len)?;
                     read(self.store.device(), now, cow_offset)?
                 }
             };

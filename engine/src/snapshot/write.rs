@@ -95,6 +95,7 @@ impl Snapshot {
                 Place::Cow { offset: cow_offset } => {
                     let len = to_usize(piece.len).min(data.len());
                     let (now, _) = data.split_at(len);
+                    self.refuse_if_gone(cow_offset, piece.len)?;
                     let result = self.store.device().write_at(now, cow_offset);
                     // Also if it failed: some of it may be written.
                     self.store.mark_dirty();
@@ -290,6 +291,7 @@ impl Snapshot {
     fn note_failure(&self, error: &Error) {
         if error.kind() == ErrorKind::NoSpace {
             self.counters.refused_for_space();
+            self.store.alarm().ring();
         }
     }
 }

@@ -5,12 +5,15 @@ pub mod cow_file;
 pub(crate) mod persistent;
 pub(crate) mod transient;
 
+use std::sync::Arc;
+
 use usnap_format::{NewChunk, OldChunk, Usage};
 
 pub use persistent::create::initialise;
 
 use crate::device::BlockDevice;
 use crate::error::Result;
+use crate::space::{Space, SpaceAlarm};
 
 /// Consecutive new chunks, none of them metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +83,17 @@ pub(crate) trait ExceptionStore: Send + Sync {
 
     /// Why nothing more is written, after a failed flush.
     fn latched(&self) -> Option<String>;
+
+    /// How much room is left for new chunks.
+    fn space(&self) -> Space;
+
+    /// Rings when so much is taken as its watcher asked for.
+    fn alarm(&self) -> &Arc<SpaceAlarm>;
+
+    /// Whether this range of the device was cut off while chunks lay there.
+    fn is_gone(&self, _offset: u64, _len: u64) -> bool {
+        false
+    }
 
     /// Whether the exception of `old_chunk` was never committed, on a latched store: its data may
     /// be gone from the page cache.

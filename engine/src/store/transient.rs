@@ -3,7 +3,7 @@
 //! are written and are given back when trimmed.
 
 use std::fs::File;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::MemfdFlags;
 use usnap_format::{ChunkSize, NewChunk, OldChunk, Usage};
@@ -11,6 +11,7 @@ use usnap_format::{ChunkSize, NewChunk, OldChunk, Usage};
 use super::{ExceptionCounts, ExceptionStore, NewRun};
 use crate::device::{BlockDevice, FileDevice};
 use crate::error::{Error, ErrorKind, Result};
+use crate::space::{Space, SpaceAlarm, SpaceLimit};
 
 /// The transient store.
 pub(crate) struct TransientStore {
@@ -18,6 +19,7 @@ pub(crate) struct TransientStore {
     chunk_size: ChunkSize,
     limit_chunks: u64,
     numbers: Mutex<Numbers>,
+    alarm: Arc<SpaceAlarm>,
 }
 
 #[derive(Default)]
@@ -51,6 +53,7 @@ impl TransientStore {
             chunk_size,
             limit_chunks,
             numbers: Mutex::default(),
+            alarm: Arc::default(),
         })
     }
 
@@ -79,6 +82,7 @@ impl ExceptionStore for TransientStore {
         }
         let first = NewChunk(numbers.next_free);
         numbers.next_free += count;
+        self.alarm.taken(numbers.next_free);
         Ok(NewRun { first, count })
     }
 
@@ -127,6 +131,21 @@ impl ExceptionStore for TransientStore {
 
     fn latched(&self) -> Option<String> {
         None
+    }
+
+    fn space(&self) -> Space {
+        let counts = self.counts();
+        let chunk_bytes = self.chunk_size.bytes();
+        Space::of_chunks(
+            chunk_bytes,
+            counts.uncommitted,
+            counts.free,
+            SpaceLimit::Memory,
+        )
+    }
+
+    fn alarm(&self) -> &Arc<SpaceAlarm> {
+        &self.alarm
     }
 
     fn is_lost(&self, _old_chunk: OldChunk) -> bool {

@@ -8,6 +8,7 @@
 //!   store full.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use usnap_format::{AreaIndex, Layout, NewChunk};
 
@@ -20,6 +21,9 @@ pub(super) enum Take {
     Run(NewRun),
     /// Reserve the space of this area first, then say so with `area_reserved`, and ask again.
     NeedsArea(AreaIndex),
+    /// Reserve space for chunks from this one on first, then say so with `data_reserved`, and ask
+    /// again.
+    NeedsData(NewChunk),
     /// Not even one fits.
     Full,
 }
@@ -36,6 +40,10 @@ pub(super) struct Allocator {
     device_chunks: u64,
     /// Areas below this one have their space.
     reserved_areas: u64,
+    /// Numbers below this one have their space: all, where a write takes it.
+    reserved_data: u64,
+    /// Numbers whose chunks were cut off while they were taken: never handed out again.
+    gone: Range<u64>,
 }
 
 impl Allocator {
@@ -54,7 +62,14 @@ impl Allocator {
             returned: BTreeSet::new(),
             device_chunks,
             reserved_areas: current_area.0 + 1,
+            reserved_data: u64::MAX,
+            gone: 0..0,
         }
+    }
+
+    /// From now on no number is handed out before its chunk's space is reserved.
+    pub(super) fn reserve_ahead(&mut self) {
+        self.reserved_data = self.next_free.0;
     }
 
     /// The next number that was never taken.
@@ -62,9 +77,41 @@ impl Allocator {
         self.next_free
     }
 
-    /// The device's size may have changed.
-    pub(super) fn set_device_chunks(&mut self, device_chunks: u64) {
+    /// How many exceptions there are: committed, written and pending.
+    pub(super) fn entries_taken(&self) -> u64 {
+        self.entries_taken
+    }
+
+    /// The device's size may have changed. Returns the numbers whose chunks a device that became
+    /// shorter does not have any more; empty where nothing is lost.
+    pub(super) fn set_device_chunks(&mut self, device_chunks: u64) -> Range<u64> {
+        let end = self.next_free.0.min(self.device_chunks);
+        if device_chunks < self.device_chunks {
+            // What was reserved behind the end is reserved no more.
+            if self.reserved_data != u64::MAX {
+                self.reserved_data = self.reserved_data.min(device_chunks);
+            }
+            let areas = device_chunks
+                .saturating_sub(1)
+                .div_ceil(self.layout.chunk_size.stride());
+            self.reserved_areas = self.reserved_areas.min(areas);
+        }
         self.device_chunks = device_chunks;
+        if device_chunks >= end {
+            return 0..0;
+        }
+        self.gone = if self.gone.is_empty() {
+            device_chunks..end
+        } else {
+            self.gone.start.min(device_chunks)..self.gone.end.max(end)
+        };
+        self.returned.split_off(&device_chunks);
+        device_chunks..end
+    }
+
+    /// The numbers whose chunks were cut off.
+    pub(super) fn gone(&self) -> Range<u64> {
+        self.gone.clone()
     }
 
     /// The device's size in chunks, as last told.
@@ -75,6 +122,11 @@ impl Allocator {
     /// The space of `area`, and of all before it, is there.
     pub(super) fn area_reserved(&mut self, area: AreaIndex) {
         self.reserved_areas = self.reserved_areas.max(area.0 + 1);
+    }
+
+    /// The space of all numbers below `end` is there.
+    pub(super) fn data_reserved(&mut self, end: NewChunk) {
+        self.reserved_data = self.reserved_data.max(end.0);
     }
 
     /// Takes up to `max_count` (> 0) consecutive numbers, lowest first.
@@ -105,6 +157,12 @@ impl Allocator {
                 }
                 return Take::NeedsArea(AreaIndex(area.0 + 1));
             }
+            if number.0 >= self.reserved_data {
+                if count > 0 {
+                    break;
+                }
+                return Take::NeedsData(number);
+            }
             if reused.is_some() {
                 self.returned.remove(&number.0);
             } else {
@@ -127,6 +185,9 @@ impl Allocator {
     pub(super) fn give_back(&mut self, run: NewRun) {
         self.entries_taken -= run.count;
         for number in (run.first.0..run.first.0 + run.count).rev() {
+            if self.gone.contains(&number) {
+                continue;
+            }
             if self.layout.following(NewChunk(number)) == Some(self.next_free) {
                 self.next_free = NewChunk(number);
             } else {
@@ -135,19 +196,20 @@ impl Allocator {
         }
     }
 
-    /// How many exceptions could be taken now, if their areas' space can be had.
-    pub(super) fn free(&self) -> u64 {
+    /// How many exceptions could be taken if the device had this many chunks and their areas'
+    /// space could be had.
+    pub(super) fn free_within(&self, device_chunks: u64) -> u64 {
         let by_entries = self
             .layout
-            .capacity(self.device_chunks)
+            .capacity(device_chunks)
             .saturating_sub(self.entries_taken);
         let stride = self.layout.chunk_size.stride();
         // Data chunks in [next_free, device_chunks): all but the metadata chunks 1 + k * stride.
         let metadata_below = |end: u64| (end + stride - 2) / stride;
         // A damaged store's next number may be any, far behind the device's end.
-        let start = self.next_free.0.min(self.device_chunks);
-        let span = self.device_chunks - start;
-        let areas = metadata_below(self.device_chunks) - metadata_below(start);
+        let start = self.next_free.0.min(device_chunks);
+        let span = device_chunks - start;
+        let areas = metadata_below(device_chunks) - metadata_below(start);
         by_entries.min(span - areas.min(span) + self.returned.len() as u64)
     }
 }
@@ -169,6 +231,7 @@ mod tests {
             match allocator.take(1) {
                 Take::Run(run) => taken += run.count,
                 Take::NeedsArea(area) => allocator.area_reserved(area),
+                Take::NeedsData(chunk) => allocator.data_reserved(NewChunk(chunk.0 + 3)),
                 Take::Full => return taken,
             }
         }
@@ -179,9 +242,20 @@ mod tests {
         for device_chunks in 0..200 {
             let mut allocator = Allocator::new(layout(), NewChunk(2), 0, device_chunks);
             let capacity = layout().capacity(device_chunks);
-            assert_eq!(allocator.free(), capacity, "free at {device_chunks}");
+            assert_eq!(
+                allocator.free_within(allocator.device_chunks()),
+                capacity,
+                "free at {device_chunks}"
+            );
             assert_eq!(fill(&mut allocator), capacity, "taken at {device_chunks}");
-            assert_eq!(allocator.free(), 0);
+            let mut ahead = Allocator::new(layout(), NewChunk(2), 0, device_chunks);
+            ahead.reserve_ahead();
+            assert_eq!(
+                fill(&mut ahead),
+                capacity,
+                "reserved ahead, {device_chunks}"
+            );
+            assert_eq!(allocator.free_within(allocator.device_chunks()), 0);
         }
     }
 
@@ -227,6 +301,52 @@ mod tests {
     }
 
     #[test]
+    fn a_number_whose_space_is_reserved_ahead_waits_for_it() {
+        let run = |first, count| {
+            let first = NewChunk(first);
+            Take::Run(NewRun { first, count })
+        };
+        let mut allocator = Allocator::new(layout(), NewChunk(5), 3, 1000);
+        allocator.reserve_ahead();
+        assert_eq!(allocator.take(9), Take::NeedsData(NewChunk(5)));
+        allocator.data_reserved(NewChunk(8));
+        assert_eq!(allocator.take(9), run(5, 3));
+        assert_eq!(allocator.take(9), Take::NeedsData(NewChunk(8)));
+        allocator.give_back(NewRun {
+            first: NewChunk(5),
+            count: 2,
+        });
+        assert_eq!(allocator.take(9), run(5, 2), "it has its space");
+        // A device cut off and made longer again: what was reserved there is not any more.
+        allocator.data_reserved(NewChunk(20));
+        assert!(allocator.set_device_chunks(10).is_empty());
+        assert!(allocator.set_device_chunks(1000).is_empty());
+        assert_eq!(allocator.take(1), run(8, 1));
+        assert_eq!(allocator.take(9), run(9, 1));
+        assert_eq!(allocator.take(9), Take::NeedsData(NewChunk(10)));
+    }
+
+    #[test]
+    fn numbers_of_chunks_that_were_cut_off_are_never_handed_out_again() {
+        let mut allocator = Allocator::new(layout(), NewChunk(2), 0, 100);
+        assert!(matches!(allocator.take(20), Take::Run(_)));
+        let back = |first, count| NewRun {
+            first: NewChunk(first),
+            count,
+        };
+        allocator.give_back(back(4, 2));
+        allocator.give_back(back(15, 1));
+        assert_eq!(allocator.set_device_chunks(10), 10..22);
+        assert_eq!(allocator.set_device_chunks(8), 8..10, "again");
+        assert!(allocator.set_device_chunks(100).is_empty());
+        assert_eq!(allocator.gone(), 8..22);
+        allocator.give_back(back(20, 2));
+        assert_eq!(allocator.next_free(), NewChunk(22));
+        assert_eq!(allocator.take(9), Take::Run(back(4, 2)));
+        assert_eq!(allocator.take(9), Take::Run(back(22, 9)));
+    }
+
+    #[test]
     fn numbers_given_back_are_taken_again_lowest_first() {
         let mut allocator = Allocator::new(layout(), NewChunk(2), 0, 1000);
         allocator.area_reserved(AreaIndex(5));
@@ -265,7 +385,11 @@ mod tests {
     fn behind_a_number_that_is_no_chunk_of_the_device_nothing_is_free() {
         for next_free in [40, 41, 1 << 56, u64::MAX] {
             let allocator = Allocator::new(layout(), NewChunk(next_free), 3, 40);
-            assert_eq!(allocator.free(), 0, "{next_free}");
+            assert_eq!(
+                allocator.free_within(allocator.device_chunks()),
+                0,
+                "{next_free}"
+            );
         }
     }
 

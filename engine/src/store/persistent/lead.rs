@@ -65,7 +65,9 @@ impl PersistentStore {
 
         let (result, current_area, base) = {
             let mut area = self.area.lock().unwrap_or_else(PoisonError::into_inner);
-            let result = area.commit(&*self.device, self.layout, &batch);
+            let result = self
+                .refuse_if_gone(area.position, &batch)
+                .and_then(|()| area.commit(&*self.device, self.layout, &batch));
             (result, area.position.area, area.base(self.layout))
         };
 

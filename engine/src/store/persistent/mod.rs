@@ -20,6 +20,7 @@ pub(crate) mod create;
 mod lead;
 pub(crate) mod open;
 mod plan;
+mod room;
 mod settle;
 pub(crate) mod walk;
 
@@ -30,12 +31,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use usnap_format::{AreaIndex, Exception, Layout, NewChunk, OldChunk, Usage};
 
 use self::allocate::{Allocator, Take};
-use self::commit::{CurrentArea, area_offset};
+use self::commit::CurrentArea;
 use self::open::Loaded;
+use self::room::Room;
 use super::{ExceptionCounts, ExceptionStore, NewRun};
 use crate::device::{BlockDevice, LatchedDevice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
+use crate::space::{Space, SpaceAlarm};
 
 /// So many exceptions wait for a commit at the most; the writer of the next one commits.
 const UNCOMMITTED_MAX: usize = 1 << 18;
@@ -52,12 +55,15 @@ pub(crate) struct PersistentStore {
     area: Mutex<CurrentArea>,
     /// Old chunks whose exceptions were not committed when the store was latched.
     lost: OnceLock<HashSet<u64>>,
+    room: Room,
     /// Exceptions of a journal that a read-only open shows and does not commit.
     shown_uncommitted: u64,
 }
 
 struct State {
     allocator: Allocator,
+    /// How often a look at the device's size changed what is known of it.
+    looks: u64,
     /// Exceptions of a commit that found no space: first in the next one, in this order.
     kept: Vec<Exception>,
     written: Vec<Exception>,
@@ -84,16 +90,20 @@ impl PersistentStore {
     ) -> Self {
         let layout = loaded.layout;
         let device_chunks = layout.chunk_size.whole_chunks(device.size_bytes());
-        let allocator = Allocator::new(
+        let mut allocator = Allocator::new(
             layout,
             loaded.next_free(),
             loaded.committed + loaded.uncommitted,
             device_chunks,
         );
+        if device.needs_reservation() {
+            allocator.reserve_ahead();
+        }
         Self {
             layout,
             state: Mutex::new(State {
                 allocator,
+                looks: 0,
                 kept: Vec::new(),
                 written: Vec::new(),
                 committed: loaded.committed,
@@ -110,6 +120,7 @@ impl PersistentStore {
             dirty: AtomicBool::new(!read_only),
             area: Mutex::new(loaded.area),
             lost: OnceLock::new(),
+            room: Room::default(),
             shown_uncommitted: loaded.uncommitted,
             device,
         }
@@ -127,25 +138,12 @@ impl PersistentStore {
         std::thread::yield_now();
         Ok(())
     }
-
-    /// Reserves the space of an area that the next exception may open.
-    fn reserve_area(&self, area: AreaIndex) -> Result<()> {
-        let offset = area_offset(self.layout, area)?;
-        self.device
-            .reserve_at(offset, self.layout.chunk_size.bytes())
-            .map_err(|e| {
-                e.context(format!(
-                    "cannot reserve area {area} of COW device {}",
-                    self.device.name()
-                ))
-            })
-    }
 }
 
 impl ExceptionStore for PersistentStore {
     fn prepare_exceptions(&self, max_count: u64) -> Result<NewRun> {
         loop {
-            let (taken, known_chunks) = {
+            let (taken, entries_taken, known_chunks) = {
                 let mut state = self.state();
                 // The room for the note comes first: a writer that waits for a commit holds no
                 // number meanwhile (DESIGN.md, "The journal").
@@ -158,32 +156,15 @@ impl ExceptionStore for PersistentStore {
                 if !matches!(taken, Take::Run(_)) {
                     give_back_credit(&mut state);
                 }
-                (taken, state.allocator.device_chunks())
+                let allocator = &state.allocator;
+                (taken, allocator.entries_taken(), allocator.device_chunks())
             };
             match taken {
-                Take::Run(run) => return Ok(run),
-                Take::NeedsArea(area) => {
-                    self.reserve_area(area)?;
-                    let device_chunks = self
-                        .layout
-                        .chunk_size
-                        .whole_chunks(self.device.size_bytes());
-                    let mut state = self.state();
-                    state.allocator.set_device_chunks(device_chunks);
-                    state.allocator.area_reserved(area);
+                Take::Run(run) => {
+                    self.room.alarm.taken(entries_taken);
+                    return Ok(run);
                 }
-                Take::Full => {
-                    // Somebody may have made the file longer. What counts is the size that the
-                    // refusal came from: another thread may have told the allocator meanwhile.
-                    let device_chunks = self
-                        .layout
-                        .chunk_size
-                        .whole_chunks(self.device.size_bytes());
-                    if device_chunks <= known_chunks {
-                        return Err(no_room(self.device.name(), device_chunks));
-                    }
-                    self.state().allocator.set_device_chunks(device_chunks);
-                }
+                other => self.find_room(other, known_chunks)?,
             }
         }
     }
@@ -264,8 +245,7 @@ impl ExceptionStore for PersistentStore {
     }
 
     fn commit_pending(&self) -> Result<bool> {
-        // Looks at the size, so that writes behind the end of a file cut off meanwhile are refused.
-        self.device.size_bytes();
+        self.look_at_size();
         let pending = {
             let state = self.state();
             !state.written.is_empty() || !state.kept.is_empty()
@@ -306,23 +286,32 @@ impl ExceptionStore for PersistentStore {
     }
 
     fn counts(&self) -> ExceptionCounts {
-        let device_chunks = self
-            .layout
-            .chunk_size
-            .whole_chunks(self.device.size_bytes());
-        let mut state = self.state();
-        state.allocator.set_device_chunks(device_chunks);
+        let limit_chunks = self.limit_chunks(self.look_at_size());
+        let state = self.state();
         ExceptionCounts {
             committed: state.committed,
             uncommitted: (state.kept.len() + state.written.len()) as u64
                 + state.in_commit
                 + self.shown_uncommitted,
-            free: state.allocator.free(),
+            free: state.allocator.free_within(limit_chunks),
         }
     }
 
     fn latched(&self) -> Option<String> {
         self.device.latched().map(str::to_owned)
+    }
+
+    fn space(&self) -> Space {
+        self.space_now()
+    }
+
+    fn alarm(&self) -> &Arc<SpaceAlarm> {
+        &self.room.alarm
+    }
+
+    #[inline]
+    fn is_gone(&self, offset: u64, len: u64) -> bool {
+        self.room.is_gone(offset, len)
     }
 
     #[inline]
@@ -342,15 +331,6 @@ fn give_back_credit(state: &mut State) {
     state.journal.iter_mut().for_each(Journal::give_back_credit);
 }
 
-#[cold]
-fn no_room(name: &str, device_chunks: u64) -> Error {
-    Error::new(
-        ErrorKind::NoSpace,
-        format!("cannot take a new chunk: COW device {name} of {device_chunks} chunks is full"),
-    )
-    .with_hint("make the COW file longer (truncate -s); it is used at once")
-}
-
 /// How many exceptions fit behind `committed` entries and below the device's end.
 pub(crate) fn free_behind(
     layout: Layout,
@@ -358,5 +338,5 @@ pub(crate) fn free_behind(
     committed: u64,
     device_chunks: u64,
 ) -> u64 {
-    Allocator::new(layout, next_free, committed, device_chunks).free()
+    Allocator::new(layout, next_free, committed, device_chunks).free_within(device_chunks)
 }
