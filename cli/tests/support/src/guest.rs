@@ -19,6 +19,8 @@ use crate::tool::Tool;
 
 /// A boot takes two seconds; the rest is what its script may take.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(240);
+/// Set for tests that run inside.
+const INSIDE_VARIABLE: &str = "USNAP_INSIDE_GUEST";
 /// Where the guest can't see this machine's files.
 const HIDDEN: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
 
@@ -26,6 +28,7 @@ const HIDDEN: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
 pub struct Guest {
     disks: Vec<PathBuf>,
     variables: Vec<(String, String)>,
+    modules: Vec<&'static str>,
     memory_mib: u32,
     limit: Duration,
 }
@@ -42,6 +45,7 @@ impl Guest {
         Self {
             disks,
             variables,
+            modules: Vec::new(),
             memory_mib: 768,
             limit: DEFAULT_LIMIT,
         }
@@ -59,6 +63,13 @@ impl Guest {
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Loads a module, named by its path below the kernel's drivers: `md/dm-dust`.
+    #[must_use]
+    pub fn module(mut self, path: &'static str) -> Self {
+        self.modules.push(path);
         self
     }
 
@@ -119,6 +130,30 @@ impl Guest {
         Ok(Said(output))
     }
 
+    /// Boots and runs the test `name` of this same test program inside, where [`inside_guest`] is
+    /// true for it: what drives devices and servers is then Rust, not shell. Returns what it printed.
+    ///
+    /// # Errors
+    /// As [`Guest::run`]; the test failed inside, or there is none of this name.
+    pub fn run_test(&self, scratch: &Scratch, name: &str) -> Result<Said> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let program = text(&program)?;
+        ensure!(!program.contains('\''), "a quote in {program}");
+        let script = format!(
+            // Other guests run at the same time, on the same files but for these.
+            "mkdir -m 700 /run/own\n\
+             export {INSIDE_VARIABLE}=1 TMPDIR=/run XDG_RUNTIME_DIR=/run/own RUST_BACKTRACE=0\n\
+             '{program}' --exact '{name}' --nocapture --test-threads 1\n"
+        );
+        let said = self.run(scratch, &script)?;
+        ensure!(
+            said.text().contains("test result: ok. 1 passed"),
+            "the guest did not run {name}:\n{}",
+            said.text()
+        );
+        Ok(said)
+    }
+
     /// The guest's first process: makes the machine usable, runs the script, turns the guest off.
     fn init(&self, place: &Path) -> Result<String> {
         let place = text(place)?;
@@ -134,7 +169,8 @@ impl Guest {
             "export -f dm\n",
         ));
         writeln!(init, "modules={GUEST_MODULES}/$(uname -r)/kernel/drivers")?;
-        for module in ["md/dm-mod", "md/dm-bufio", "md/dm-snapshot", "block/nbd"] {
+        let usual = ["md/dm-mod", "md/dm-bufio", "md/dm-snapshot", "block/nbd"];
+        for module in usual.iter().chain(&self.modules) {
             writeln!(init, "busybox insmod $modules/{module}.ko")?;
         }
         for (name, value) in &self.variables {
@@ -150,6 +186,12 @@ impl Guest {
         writeln!(init, "sync\nbusybox poweroff -f")?;
         Ok(init)
     }
+}
+
+/// Whether this is a test that [`Guest::run_test`] runs, inside the guest.
+#[must_use]
+pub fn inside_guest() -> bool {
+    std::env::var_os(INSIDE_VARIABLE).is_some()
 }
 
 impl Default for Guest {

@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 pub mod cow_bytes;
+pub mod disks;
 pub mod guest;
 pub mod image;
 pub mod lab;
+pub mod log_writes;
 pub mod pattern;
 pub mod process_stat;
 pub mod python;
@@ -25,7 +27,7 @@ pub use pattern::Rng;
 pub use raw_client::RawClient;
 pub use requirements::{Need, missing};
 pub use scale::Scale;
-pub use scratch::Scratch;
+pub use scratch::{Scratch, say};
 pub use server::{Serve, Server};
 pub use tool::Tool;
 

@@ -148,12 +148,25 @@ impl RawClient {
     /// # Errors
     /// The connection is gone, or the server answered an error.
     pub fn read_at(&mut self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        let len = u32::try_from(bytes.len())?;
-        let error = self.call(command::READ, offset, len, &[])?;
+        let error = self.read_or_error(offset, bytes)?;
+        let len = bytes.len();
         ensure!(error == 0, "reading {len} bytes at {offset}: error {error}");
-        self.stream
-            .read_exact(bytes)
-            .context("cannot receive read data")
+        Ok(())
+    }
+
+    /// Reads `bytes.len()` bytes and returns the error number in the reply; `bytes` are as they
+    /// were where it is not 0.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn read_or_error(&mut self, offset: u64, bytes: &mut [u8]) -> Result<u32> {
+        let error = self.call(command::READ, offset, u32::try_from(bytes.len())?, &[])?;
+        if error == 0 {
+            self.stream
+                .read_exact(bytes)
+                .context("cannot receive read data")?;
+        }
+        Ok(error)
     }
 
     /// Reads the whole export.

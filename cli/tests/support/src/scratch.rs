@@ -66,6 +66,14 @@ impl Drop for Scratch {
     }
 }
 
+/// Prints lines that are a test's result, figures for example, even where the test passes.
+///
+/// # Errors
+/// Standard error is gone.
+pub fn say(text: &str) -> Result<()> {
+    writeln_stderr(&format!("\n{text}")).context("cannot write to standard error")
+}
+
 /// Writes a line to the real standard error: the test harness captures only the print macros.
 pub(crate) fn writeln_stderr(line: &str) -> io::Result<()> {
     use io::Write as _;

@@ -71,6 +71,24 @@ impl Serve {
         self
     }
 
+    /// Starts it and kills it with SIGKILL after `pause`, ready or not.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn kill_after(mut self, pause: Duration) -> Result<()> {
+        let mut child = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {:?}", self.command))?;
+        thread::sleep(pause);
+        child.kill().context("cannot kill the server")?;
+        child.wait().context("cannot wait for the server")?;
+        Ok(())
+    }
+
     /// Starts it and waits until it is ready.
     ///
     /// # Errors
@@ -181,6 +199,21 @@ impl Server {
             describe(status)
         );
         ensure!(!log.contains("panicked"), "a thread panicked:\n{log}");
+        Ok(log)
+    }
+
+    /// Ends it with SIGTERM, expects this exit code, and returns its messages.
+    ///
+    /// # Errors
+    /// It ended otherwise, or not in time.
+    pub fn stop_with(mut self, code: i32) -> Result<String> {
+        self.signal(Signal::TERM)?;
+        let status = wait(&mut self.child, STOP_LIMIT)?;
+        let log = self.log()?;
+        ensure!(
+            status.and_then(|status| status.code()) == Some(code),
+            "usnap serve ended with {status:?}, not with {code}:\n{log}"
+        );
         Ok(log)
     }
 
