@@ -158,6 +158,18 @@ const SUITES: &[Suite] = &[
         ])],
     },
     Suite {
+        name: "faults",
+        about: "real faults: kill -9, power cuts, disks that fail, filesystems that run full",
+        steps: &[Cargo(&[
+            "test",
+            "--no-fail-fast",
+            "-p",
+            "usnap",
+            "--test",
+            "faults",
+        ])],
+    },
+    Suite {
         name: "demo",
         about: "the demo, as built for release",
         steps: &[Cargo(&["run", "--release", "--", "demo"])],
