@@ -40,6 +40,7 @@ complete -c usnap -n "__fish_usnap_needs_command" -f -a "create" -d 'Create an e
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "status" -d 'Show how full a COW file is'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "check" -d 'Check a COW file for damage, changing nothing'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "dump" -d 'Print the metadata of a COW file'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "repair" -d 'Repair the metadata of a COW file'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "demo" -d 'Show the main job on an image that it makes itself'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "generate" -d 'Write man pages and completions into the folders man and completions of a folder'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l cow -d 'Keep the changes in this COW file, created when absent' -r -F
@@ -128,6 +129,23 @@ complete -c usnap -n "__fish_usnap_using_subcommand dump" -l json -d 'Print JSON
 complete -c usnap -n "__fish_usnap_using_subcommand dump" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
 complete -c usnap -n "__fish_usnap_using_subcommand dump" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c usnap -n "__fish_usnap_using_subcommand dump" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand repair" -l origin -d 'Image that the COW file belongs to, for a new record where the old one is damaged or wiped' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand repair" -l chunk-size -d 'Chunk size of the COW file, where its header is damaged and leaves a doubt' -r
+complete -c usnap -n "__fish_usnap_using_subcommand repair" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand repair" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand repair" -s n -l dry-run -d 'Show what would be done, and change nothing; exits with 3 if there is something to do'
+complete -c usnap -n "__fish_usnap_using_subcommand repair" -l revalidate -d 'Make a COW file valid again that a kernel invalidated'
+complete -c usnap -n "__fish_usnap_using_subcommand repair" -l drop-damaged -d 'Remove entries that can\'t be believed, wherever they lie'
+complete -c usnap -n "__fish_usnap_using_subcommand repair" -l json -d 'Print the plan as JSON'
+complete -c usnap -n "__fish_usnap_using_subcommand repair" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand repair" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand repair" -s V -l version -d 'Print version'
 complete -c usnap -n "__fish_usnap_using_subcommand demo" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
 json\t'One JSON object a line'"
 complete -c usnap -n "__fish_usnap_using_subcommand demo" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''

@@ -4,7 +4,7 @@ use clap::builder::{TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand};
 use usnap_format::ChunkSize;
 
-use crate::commands::{check, create, demo, dump, generate, serve, status};
+use crate::commands::{check, create, demo, dump, generate, repair, serve, status};
 use crate::logging::LogArgs;
 use crate::size;
 
@@ -25,7 +25,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 check found damage. A failure is one line on standard \
+Exit codes: 0 done, 1 failed, 2 usage, 3 check found damage, or repair --dry-run something to repair. A failure is one line on standard \
 error, `usnap: cannot ...: cause`, and a line `hint: ...` where something can be done about it.
 
 Sizes are bytes, or a number with K, M, G or T, powers of 1024.";
@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Status(status::Args),
     Check(check::Args),
     Dump(dump::Args),
+    Repair(repair::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     Generate(generate::Args),

@@ -8,12 +8,13 @@ use usnap_test_support::{Lab, Tool};
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
 
 /// Every command, with arguments that are right except that `FILE` stands for a file.
-const COMMANDS: [(&str, &[&str]); 6] = [
+const COMMANDS: [(&str, &[&str]); 7] = [
     ("serve", &["FILE", "--read-only", "--single"]),
     ("create", &["new.cow", "--origin", "FILE"]),
     ("status", &["FILE"]),
     ("check", &["FILE"]),
     ("dump", &["FILE"]),
+    ("repair", &["FILE"]),
     ("demo", &[]),
 ];
 
@@ -181,6 +182,8 @@ fn a_file_of_something_else_is_refused_as_cow_and_left_as_it_is() -> Result<()> 
         &["status", "foreign"][..],
         &["dump", "foreign"],
         &["check", "foreign"],
+        &["repair", "foreign"],
+        &["repair", "foreign", "--chunk-size", "4K", "--drop-damaged"],
         &["serve", "disk.img", "--cow", "foreign", "--single"],
         &["create", "foreign", "--size", "1M"],
     ] {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use usnap_engine::check::{CheckReport, Finding, check};
+use usnap_engine::check::{CheckReport, Finding, FindingKind, Severity, check};
 use usnap_engine::device::holder;
 
 use crate::control;
@@ -16,10 +16,12 @@ use crate::progress::Progress;
 
 /// Check a COW file for damage, changing nothing
 ///
-/// Each finding is a line. Exits with 0 when there is none, 3 when there is damage, and 1 when the
-/// file could not be checked. With --origin, whether it is the image that the COW file was made
-/// for, and whether every change lies inside it, is checked too.
+/// Each finding is a line, with the area, the entry in it and the chunk; what is worth knowing and
+/// no damage is a line `note: ...`; the last line sums up. Exits with 0 when there is no damage, 3
+/// when there is, and 1 when the file could not be checked. With --origin, whether it is the image
+/// that the COW file was made for, and whether every change lies inside it, is checked too.
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = kinds())]
 pub(crate) struct Args {
     /// COW file
     #[arg(value_name = "COW")]
@@ -59,11 +61,34 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
+/// The kinds of findings and the way out of each, for the help.
+fn kinds() -> String {
+    let mut text = String::from("Kinds of findings (`kind` in JSON), and the way out:\n");
+    for kind in FindingKind::ALL {
+        let note = match kind.severity() {
+            Severity::Damage => "",
+            Severity::Note => " (a note)",
+        };
+        // Writing to a string does not fail.
+        let _ = write!(text, "\n  {kind}{note}: {}", kind.remedy());
+    }
+    text.push_str(
+        "\n\nJSON: `clean`, `exceptions` and `areas` (how many were read), `finding_count` (may be \
+         more than are listed), and the lists `findings` and `notes`; of each `kind`, `area`, \
+         `chunk` (the area's, 0 for the header), `index` (the entry in the area), `old_chunk` and \
+         `new_chunk` (null where they do not apply) and `message`.",
+    );
+    text
+}
+
 fn text(cow: &str, report: &CheckReport) -> String {
     let mut text = String::new();
     for finding in &report.findings {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{}", printable::one_line(&finding.message));
+    }
+    for note in &report.notes {
+        let _ = writeln!(text, "note: {}", printable::one_line(&note.message));
     }
     let verdict = match (report.finding_count, report.findings.len() as u64) {
         (0, _) => "clean".to_owned(),
@@ -88,12 +113,16 @@ struct Document<'a> {
     /// May be more than are listed.
     finding_count: u64,
     findings: Vec<FindingDocument<'a>>,
+    /// What is worth knowing and no damage.
+    notes: Vec<FindingDocument<'a>>,
 }
 
 #[derive(Serialize)]
 struct FindingDocument<'a> {
-    kind: String,
+    kind: &'static str,
     area: Option<u64>,
+    /// Of the COW file: the area's, or 0 for the header.
+    chunk: Option<u64>,
     index: Option<u64>,
     old_chunk: Option<u64>,
     new_chunk: Option<u64>,
@@ -108,6 +137,7 @@ impl<'a> Document<'a> {
             areas: report.areas,
             finding_count: report.finding_count,
             findings: report.findings.iter().map(FindingDocument::new).collect(),
+            notes: report.notes.iter().map(FindingDocument::new).collect(),
         }
     }
 }
@@ -115,8 +145,9 @@ impl<'a> Document<'a> {
 impl<'a> FindingDocument<'a> {
     fn new(finding: &'a Finding) -> Self {
         Self {
-            kind: snake_case(&format!("{:?}", finding.kind)),
+            kind: finding.kind.name(),
             area: finding.area.map(|area| area.0),
+            chunk: finding.chunk.map(|chunk| chunk.0),
             index: finding.index,
             old_chunk: finding.exception.map(|exception| exception.old_chunk.0),
             new_chunk: finding.exception.map(|exception| exception.new_chunk.0),
@@ -125,27 +156,9 @@ impl<'a> FindingDocument<'a> {
     }
 }
 
-/// `EntryHighBits` as `entry_high_bits`: kinds keep their names when new ones come.
-fn snake_case(name: &str) -> String {
-    let mut text = String::with_capacity(name.len() + 4);
-    for (index, c) in name.chars().enumerate() {
-        if c.is_ascii_uppercase() && index > 0 {
-            text.push('_');
-        }
-        text.push(c.to_ascii_lowercase());
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kinds_are_named_as_in_json() {
-        assert_eq!(snake_case("EntryHighBits"), "entry_high_bits");
-        assert_eq!(snake_case("Identity"), "identity");
-    }
 
     #[test]
     fn the_last_line_counts_what_is_not_shown() {

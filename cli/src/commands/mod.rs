@@ -5,6 +5,7 @@ pub(crate) mod create;
 pub(crate) mod demo;
 pub(crate) mod dump;
 pub(crate) mod generate;
+pub(crate) mod repair;
 pub(crate) mod serve;
 pub(crate) mod status;
 
@@ -20,6 +21,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Status(args) => status::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Repair(args) => repair::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Generate(args) => generate::run(&args),
     }

@@ -143,11 +143,10 @@ impl Candidate {
         Ok(scan.map(|scan| Self { chunk_size, scan }))
     }
 
-    /// Whether it holds entries, and nothing that speaks against it. Junk is nothing to speak of
-    /// where the header itself names the chunk size.
-    fn is_convincing(&self, raw: DiskHeader) -> bool {
+    /// Whether it holds entries, and nothing that speaks against it.
+    fn is_convincing(&self) -> bool {
         self.scan.entry_count() > 0
-            && (self.scan.junk.is_none() || names(raw, self.chunk_size))
+            && self.scan.junk.is_none()
             && self.scan.unreadable.is_empty()
             && self.scan.repeated(|e| e.new_chunk.0).is_empty()
             && self.scan.repeated(|e| e.old_chunk.0).is_empty()
@@ -216,7 +215,7 @@ enum Concluded {
     Several(String),
 }
 
-/// The chunk size that the areas speak for; of what was told, whatever is there.
+/// The chunk size that the areas speak for; of one that was told, whatever is there.
 fn conclude(
     device: &dyn BlockDevice,
     raw: DiskHeader,
@@ -234,6 +233,14 @@ fn conclude(
         let candidate = Candidate::look(device, told, Strictness::Everything)?;
         return Ok(candidate.map_or(Concluded::None, |one| Concluded::One(Box::new(one))));
     }
+    // Other damage does not matter where the header still names the chunk size.
+    let named = ChunkSize::from_sectors(raw.chunk_size_sectors).ok();
+    let named = named.filter(|named| names(raw, *named) && fits(named));
+    if let Some(named) = named
+        && first_entry(device, named) == FirstEntry::Possible
+    {
+        return conclude(device, raw, Some(named));
+    }
     let sizes = (0..)
         .map_while(|shift| ChunkSize::from_sectors(1_u32.checked_shl(shift)?).ok())
         .take_while(|chunk_size| chunk_size.bytes() <= MAX_CHUNK_BYTES)
@@ -241,7 +248,7 @@ fn conclude(
     let mut candidates = Vec::new();
     for chunk_size in sizes {
         let candidate = Candidate::look(device, chunk_size, Strictness::Believable)?;
-        candidates.extend(candidate.filter(|candidate| candidate.is_convincing(raw)));
+        candidates.extend(candidate.filter(Candidate::is_convincing));
     }
     if candidates.len() > 1 {
         let sizes = candidates.iter().map(|candidate| {

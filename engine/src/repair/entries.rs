@@ -26,6 +26,8 @@ pub(super) struct Dropped {
     pub(super) why: String,
     /// An earlier entry says the same.
     pub(super) is_repeat: bool,
+    /// Another entry for its old chunk stays.
+    pub(super) has_other: bool,
 }
 
 /// All entries that can't be believed, in order. Of several that contradict each other the first is
@@ -43,6 +45,7 @@ pub(super) fn unbelievable(scan: &Scan) -> Vec<Dropped> {
                 kind,
                 why,
                 is_repeat,
+                has_other: false,
             });
         };
         if let Some(why) = scan.why_refused(exception) {
@@ -50,6 +53,7 @@ pub(super) fn unbelievable(scan: &Scan) -> Vec<Dropped> {
             continue;
         }
         if !has_repeated {
+            // Nobody else is for the old chunk of one that goes.
             continue;
         }
         let place = |first: u64| {
@@ -68,6 +72,9 @@ pub(super) fn unbelievable(scan: &Scan) -> Vec<Dropped> {
             old_chunks.insert(exception.old_chunk, n);
             new_chunks.insert(exception.new_chunk, n);
         }
+    }
+    for dropped in &mut dropped {
+        dropped.has_other = old_chunks.contains_key(&dropped.exception.old_chunk);
     }
     dropped
 }

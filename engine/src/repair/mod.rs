@@ -20,7 +20,7 @@ use crate::origin::Origin;
 
 use self::execute::Op;
 
-/// So many steps of a kind are described; the rest are only counted.
+/// Of so many entries that are removed each is described; the rest are only counted.
 const STEPS_MAX: usize = 1000;
 
 /// What may be done.
@@ -107,7 +107,7 @@ pub struct Refusal {
 /// What is to be done to a store. Carried out whole or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// What is done, at most a thousand steps described, in the order in which they are done.
+    /// What is done, in order; of entries that are removed a thousand at most.
     pub steps: Vec<Step>,
     /// How many there are.
     pub step_count: u64,
@@ -153,7 +153,8 @@ impl Plan {
 
     fn add(&mut self, step: Step) {
         self.step_count += 1;
-        if self.steps.len() < STEPS_MAX {
+        // There are few of all other kinds.
+        if step.kind != StepKind::DropEntry || self.steps.len() < STEPS_MAX {
             self.steps.push(step);
         }
     }

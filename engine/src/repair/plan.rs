@@ -22,6 +22,7 @@ pub(super) fn make(device: &dyn BlockDevice, options: &RepairOptions) -> Result<
     };
     let mut planner = Planner {
         size_bytes: device.size_bytes(),
+        size_after: device.size_bytes(),
         found: &found,
         scan: &scan,
         options,
@@ -52,6 +53,8 @@ pub(super) fn make(device: &dyn BlockDevice, options: &RepairOptions) -> Result<
 
 struct Planner<'a> {
     size_bytes: u64,
+    /// Once it was made longer.
+    size_after: u64,
     found: &'a FoundHeader,
     scan: &'a Scan,
     options: &'a RepairOptions,
@@ -155,6 +158,7 @@ impl Planner<'_> {
             to: end.to_string(),
             message,
         });
+        self.size_after = end;
         let area_start = end - chunk_size.bytes();
         if area_start < self.size_bytes {
             // A part of it is there, and not reached yet.
@@ -325,13 +329,14 @@ impl Planner<'_> {
             ..in_header(StepKind::Revalidate)
         });
         let layout = self.scan.layout;
-        let next_free =
-            layout.next_free_after_max(self.scan.entries().map(|(_, e)| e.new_chunk).max());
+        let max_new_chunk = self.scan.entries().map(|(_, entry)| entry.new_chunk).max();
         let free = crate::store::persistent::free_behind(
             layout,
-            next_free.unwrap_or(NewChunk(u64::MAX)),
+            layout
+                .next_free_after_max(max_new_chunk)
+                .unwrap_or(NewChunk(u64::MAX)),
             count,
-            self.scan.device_chunks,
+            layout.chunk_size.whole_chunks(self.size_after),
         );
         let notes = &mut self.plan.notes;
         notes.push(
@@ -344,13 +349,10 @@ impl Planner<'_> {
              copied out in time show the new content"
                 .to_owned(),
         );
-        if free == 0 {
-            notes.push(
-                "it is full: in mode P a kernel invalidates it again at the next write to a new \
-                 chunk; make it longer first (truncate -s)"
-                    .to_owned(),
-            );
-        }
+        notes.push(format!(
+            "there is room for {free} chunks more: a kernel in mode P invalidates it again when it \
+             needs one that is not there; make it longer first (truncate -s)"
+        ));
     }
 
     fn mend_identity(&mut self) -> Option<[u8; IDENTITY_LEN]> {
@@ -415,10 +417,10 @@ fn drop_step(scan: &Scan, compacted: &Compacted<'_>, dropped: &Dropped) -> Step 
     let (area, index) = scan.layout.entry_position(dropped.n);
     let exception = dropped.exception;
     let (old, new) = (exception.old_chunk, exception.new_chunk);
-    let effect = if dropped.is_repeat {
-        String::new()
-    } else {
-        format!("; old chunk {old} reads as the origin's or as another entry says")
+    let effect = match (dropped.is_repeat, dropped.has_other) {
+        (true, _) => String::new(),
+        (false, true) => "; the other stays".to_owned(),
+        (false, false) => format!("; old chunk {old} reads as the origin's then"),
     };
     let to = match compacted.moves.get(&dropped.n) {
         Some((from, moved)) => {

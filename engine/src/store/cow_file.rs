@@ -282,7 +282,7 @@ pub(crate) fn open(
         let context = format!("{}: it was invalidated (valid = 0)", cannot());
         return Err(Error::new(ErrorKind::InvalidStore, context).with_hint(
             "a kernel does this when its COW device runs full or fails; the data may be whole: \
-             `usnap check` and `usnap dump` still read it",
+             `usnap repair --revalidate --dry-run` shows what can be done",
         ));
     }
     let chunk_size = sector.map_or(chunk_size_if_unused, |sector| sector.header.chunk_size);

@@ -165,7 +165,15 @@ fn a_header_that_the_areas_make_up_for_is_found_and_the_areas_checked() {
     let mut bytes = image(CHUNK, 40, &first_exceptions(CHUNK, 5));
     bytes[0] = 0;
     put_exception(&mut bytes, CHUNK, 5, 0, 300);
-    // An entry that can't be speaks against a store being there at all.
+    // The header still names the chunk size.
+    let wanted = [
+        (F::HeaderDamaged, None, None),
+        (F::EntryOutOfRange, Some(0), Some(5)),
+        (F::OldChunkTwice, Some(0), Some(5)),
+    ];
+    assert_eq!(found_in(&bytes), wanted);
+    // Else an entry that can't be speaks against a store being there at all.
+    bytes[8..16].fill(0xee);
     let check = |bytes: &[u8]| check(&Bench::with_cow(bytes).cow_path(), None);
     assert_eq!(check(&bytes).unwrap_err().kind(), ErrorKind::Foreign);
 }

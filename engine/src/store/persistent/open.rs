@@ -119,7 +119,7 @@ pub(crate) fn load(
                     exception.new_chunk
                 );
                 Err(Error::new(ErrorKind::Corrupt, context)
-                    .with_hint("`usnap check` lists all damage"))
+                    .with_hint("`usnap check` lists all damage, `usnap repair` mends it"))
             };
             if let Some(why) = why_refused(layout, device_chunks, exception) {
                 return refuse(why);
@@ -178,7 +178,8 @@ fn refuse_shared(name: &str, layout: Layout, order: NewChunkOrder) -> Result<()>
         "cannot use COW device {name}: area {area}, entry {index} (new chunk {chunk}) has the same \
          new chunk as area {other_area}, entry {other_index}"
     );
-    Err(Error::new(ErrorKind::Corrupt, context).with_hint("`usnap check` lists all damage"))
+    Err(Error::new(ErrorKind::Corrupt, context)
+        .with_hint("`usnap check` lists all damage, `usnap repair` mends it"))
 }
 
 /// Why an entry can't be believed, from the entry and the device's size alone.
