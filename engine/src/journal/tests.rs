@@ -241,6 +241,19 @@ fn any_damage_is_found_or_takes_away_what_it_touches() {
 }
 
 #[test]
+fn a_note_that_turns_up_in_another_slot_does_not_count() {
+    let memory = Filmed::new(3);
+    let mut journal = begin(memory.clone());
+    note(&mut journal, 1, 2, 1);
+    let first_slot = Journal::words_for(0);
+    for slot in 1..6 {
+        let mut words = memory.now.words();
+        words.copy_within(first_slot..first_slot + 3, first_slot + 3 * slot);
+        assert_eq!(read(words).unwrap().runs, [run(1, 2, 1)], "slot {slot}");
+    }
+}
+
+#[test]
 fn memory_without_room_for_a_note_is_refused() {
     for words in 0..Journal::words_for(1) {
         let memory = Arc::new(HeapMemory::zeros(words));
