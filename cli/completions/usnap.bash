@@ -229,7 +229,7 @@ _usnap() {
             return 0
             ;;
         usnap__subcmd__serve)
-            opts="-r -U -s -v -h -V --cow --transient --read-only --cow-size --chunk-size --label --ram-limit --force-origin --adopt --durability --commit-interval --socket --listen --single --max-connections --handshake-timeout --name --description --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
+            opts="-r -U -s -v -h -V --cow --transient --read-only --cow-size --max-cow --chunk-size --label --ram-limit --on-space --force-origin --adopt --durability --commit-interval --socket --listen --single --max-connections --handshake-timeout --name --description --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -243,6 +243,10 @@ _usnap() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --max-cow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --chunk-size)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -252,6 +256,10 @@ _usnap() {
                     return 0
                     ;;
                 --ram-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --on-space)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -45,9 +45,11 @@ complete -c usnap -n "__fish_usnap_needs_command" -f -a "demo" -d 'Show the main
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "generate" -d 'Write man pages and completions into the folders man and completions of a folder'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l cow -d 'Keep the changes in this COW file, created when absent' -r -F
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l cow-size -d 'Size of a COW file that is created; it is sparse [default: what can never be full]' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l max-cow -d 'Let the COW file grow by itself up to this size' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l chunk-size -d 'Unit of copying of a COW that is created, a power of two [default: 4K]' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l label -d 'Text of at most 64 bytes for a COW file that is created; status shows it' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l ram-limit -d 'Memory that changes may take with --transient [default: half of what there is]' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l on-space -d 'Run a shell command when so much of the room for changes is used; may be given several times' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l durability -d 'What makes a change durable: the client\'s flush, or every write as the kernel does' -r -f -a "flush\t'A flush, FUA, the commit interval'
 every-write\t'Every write waits until it is durable'"
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l commit-interval -d 'Commit changes that wait for longer than so many seconds, at least 0.01; 0 for never' -r

@@ -4,7 +4,7 @@
 use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
-use usnap_engine::StatusReport;
+use usnap_engine::{Space, SpaceLimit, StatusReport};
 use usnap_format::Status;
 use usnap_nbd::server::Counts;
 
@@ -25,6 +25,9 @@ pub(crate) struct Report {
     pub(crate) in_use_by: Option<String>,
     pub(crate) chunk_size_bytes: u64,
     pub(crate) cow_size_bytes: u64,
+    /// How long the server lets the COW file become; null where it does not.
+    #[serde(default)]
+    pub(crate) cow_limit_bytes: Option<u64>,
     /// Known to a server only.
     pub(crate) snapshot_size_bytes: Option<u64>,
     pub(crate) exceptions_committed: u64,
@@ -33,6 +36,9 @@ pub(crate) struct Report {
     /// How many more chunks fit.
     pub(crate) exceptions_free: u64,
     pub(crate) full: bool,
+    /// What is used of the room for new chunks; null where an older server answered.
+    #[serde(default)]
+    pub(crate) space: Option<SpaceReport>,
     /// Why nothing more is written, after a failed flush.
     pub(crate) latched: Option<String>,
     pub(crate) persistent: bool,
@@ -57,6 +63,79 @@ pub(crate) struct ServerReport {
     pub(crate) refused_for_space: u64,
 }
 
+/// How much of the room for new chunks is used: the smaller of what the COW may hold and what its
+/// filesystem has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SpaceReport {
+    pub(crate) percent_used: u64,
+    pub(crate) bytes_left: u64,
+    /// What ends first: `cow`, `filesystem` or `memory`.
+    pub(crate) limited_by: String,
+    /// How long it lasts at the present rate; null where nothing is being used up, or not known.
+    pub(crate) seconds_left: Option<u64>,
+    /// Whether the rate is known at all: to a server only.
+    #[serde(default)]
+    pub(crate) is_live: bool,
+}
+
+impl SpaceReport {
+    fn at_rest(space: &Space) -> Self {
+        let limited_by = match space.limit {
+            SpaceLimit::Cow => "cow",
+            SpaceLimit::Filesystem => "filesystem",
+            SpaceLimit::Memory => "memory",
+        };
+        Self {
+            percent_used: space.percent_used(),
+            bytes_left: space.left_bytes,
+            limited_by: limited_by.to_owned(),
+            seconds_left: None,
+            is_live: false,
+        }
+    }
+
+    /// As `at_rest`, by somebody who watches it.
+    pub(crate) fn live(space: &Space, seconds_left: Option<u64>) -> Self {
+        Self {
+            seconds_left,
+            is_live: true,
+            ..Self::at_rest(space)
+        }
+    }
+}
+
+impl fmt::Display for SpaceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = match &*self.limited_by {
+            "filesystem" => "on its filesystem",
+            "memory" => "in memory",
+            _ => "in the COW",
+        };
+        write!(
+            f,
+            "{} % of the room is used, {} left {place}",
+            self.percent_used,
+            size::human(self.bytes_left)
+        )?;
+        match self.seconds_left {
+            Some(seconds) => write!(f, ", for {} at this rate", duration(seconds)),
+            None if self.is_live && self.bytes_left > 0 => write!(f, ", no end in sight"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A time to be read, in its largest whole unit.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0 => "less than a second".to_owned(),
+        1..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 impl Report {
     /// The report of a store at rest.
     pub(crate) fn at_rest(report: &StatusReport) -> Self {
@@ -70,11 +149,13 @@ impl Report {
             in_use_by: None,
             chunk_size_bytes: report.chunk_size.bytes(),
             cow_size_bytes: report.cow_size_bytes,
+            cow_limit_bytes: None,
             snapshot_size_bytes: report.snapshot_size_bytes,
             exceptions_committed: report.exceptions.committed,
             exceptions_uncommitted: report.exceptions.uncommitted,
             exceptions_free: report.exceptions.free,
             full: report.is_full,
+            space: Some(SpaceReport::at_rest(&report.space)),
             latched: report.latched.clone(),
             persistent: report.is_persistent,
             remembers_origin: report.has_identity,
@@ -156,6 +237,9 @@ impl fmt::Display for Report {
             if self.persistent { "COW" } else { "memory" },
             size::human(self.cow_size_bytes)
         )?;
+        if let Some(bytes) = self.cow_limit_bytes {
+            write!(f, ", growing up to {}", size::human(bytes))?;
+        }
         if let Some(bytes) = self.snapshot_size_bytes {
             write!(f, ", snapshot of {}", size::human(bytes))?;
         }
@@ -171,6 +255,9 @@ impl fmt::Display for Report {
             write!(f, ", label {:?}", self.label)?;
         }
         writeln!(f)?;
+        if let (Some(space), true) = (&self.space, self.state != INVALID) {
+            writeln!(f, "{space}")?;
+        }
         if self.state == INVALID {
             writeln!(f, "invalid: a kernel gave it up when it was full or failed")?;
         } else if self.full {
@@ -213,11 +300,13 @@ mod tests {
             in_use_by: None,
             chunk_size_bytes: 4096,
             cow_size_bytes: 1 << 20,
+            cow_limit_bytes: None,
             snapshot_size_bytes: None,
             exceptions_committed: 3,
             exceptions_uncommitted: 0,
             exceptions_free: 250,
             full: false,
+            space: None,
             latched: None,
             persistent: true,
             remembers_origin: true,
@@ -264,6 +353,37 @@ mod tests {
             invalid.contains("\ninvalid: ") && !invalid.contains("\nfull: "),
             "{invalid}"
         );
+    }
+
+    #[test]
+    fn the_room_is_told_with_its_limit_and_the_time_left() {
+        let space = Space {
+            used_bytes: 71 << 20,
+            left_bytes: 29 << 20,
+            limit: SpaceLimit::Filesystem,
+        };
+        let at_rest = SpaceReport::at_rest(&space);
+        let said = "71 % of the room is used, 29 MiB left on its filesystem";
+        assert_eq!(at_rest.to_string(), said);
+        let live = |seconds| SpaceReport::live(&space, seconds).to_string();
+        assert_eq!(live(None), format!("{said}, no end in sight"));
+        let soon = format!("{said}, for less than a second at this rate");
+        assert_eq!(live(Some(0)), soon);
+        assert_eq!(live(Some(119)), format!("{said}, for 119 s at this rate"));
+        assert_eq!(live(Some(121)), format!("{said}, for 2 min at this rate"));
+        assert_eq!(live(Some(7200)), format!("{said}, for 2 h at this rate"));
+        assert_eq!(
+            live(Some(1 << 20)),
+            format!("{said}, for 12 days at this rate")
+        );
+        let growing = Report {
+            cow_limit_bytes: Some(1 << 30),
+            space: Some(at_rest),
+            ..sample()
+        };
+        let text = growing.to_string();
+        let lines = format!("COW of 1 MiB, growing up to 1 GiB, origin remembered\n{said}\n");
+        assert!(text.contains(&lines), "{text}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use usnap_format::{
 use crate::device::{BlockDevice, FileDevice};
 use crate::error::{Error, Result};
 use crate::snapshot::{Counters, StatusReport};
+use crate::space::{Space, SpaceLimit};
 use crate::store::ExceptionCounts;
 use crate::store::persistent::free_behind;
 use crate::store::persistent::walk::{AreaWalk, read_header};
@@ -140,6 +141,15 @@ impl Summary {
         let device_chunks = header.chunk_size.whole_chunks(cow_size_bytes);
         let free = free_behind(layout, next_free, self.exceptions, device_chunks);
         let origin = identity.and_then(|record| record.origin);
+        // A file that can be read once can be gone now; then its filesystem says nothing.
+        let room = FileDevice::open_read_only(cow).ok();
+        let room = room.and_then(|device| device.room_below());
+        let chunk_bytes = header.chunk_size.bytes();
+        let space = Space::of_chunks(chunk_bytes, self.exceptions, free, SpaceLimit::Cow).within(
+            room,
+            layout,
+            next_free.0.min(device_chunks),
+        );
         Ok(StatusReport {
             status: if header.is_valid() {
                 Status::Active(Usage::persistent(
@@ -160,6 +170,7 @@ impl Summary {
             cow_size_bytes,
             snapshot_size_bytes: origin.map(|origin| origin.size_bytes),
             is_full: free == 0,
+            space,
             latched: None,
             label: identity
                 .map(|r| r.label.as_str().to_owned())

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgGroup, ValueEnum};
 use usnap_format::ChunkSize;
 
 use crate::args::{chunk_size_parser, size_parser};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
+use crate::serve::space::{self, OnSpace};
 use crate::serve::{self, Changes, CowPlan, Place, Plan, address};
 
 /// Serve an image over NBD, writable, keeping the changes aside
@@ -46,6 +48,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = size_parser(), requires = "cow",
           help_heading = "Changes")]
     cow_size: Option<u64>,
+    /// Let the COW file grow by itself up to this size
+    ///
+    /// When it is full it becomes longer by its own size, by 64M at least and 1G at the most. One that
+    /// is created begins with --cow-size, or with 64M.
+    #[arg(long, value_name = "SIZE", value_parser = size_parser(), requires = "cow",
+          conflicts_with = "read_only", help_heading = "Changes")]
+    max_cow: Option<u64>,
     /// Unit of copying of a COW that is created, a power of two [default: 4K]
     #[arg(long, value_name = "SIZE", value_parser = chunk_size_parser(), help_heading = "Changes")]
     chunk_size: Option<ChunkSize>,
@@ -56,6 +65,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = size_parser(), requires = "transient",
           help_heading = "Changes")]
     ram_limit: Option<u64>,
+    /// Run a shell command when so much of the room for changes is used; may be given several times
+    ///
+    /// The room is what the COW may hold or what its filesystem has left, whichever is less (with
+    /// --transient the memory). The command is run in the background by /bin/sh, once when PERCENT, 1
+    /// to 100, is passed, and again only after the share fell more than two points below. It gets
+    /// $USNAP_COW, $USNAP_PERCENT (as typed), $USNAP_BYTES_LEFT and $USNAP_SECONDS_LEFT (at the present
+    /// rate; empty when nothing is being used up); its output goes to standard error. At 70, 80, 90 and
+    /// 95 percent the log has a line in any case.
+    #[arg(long, value_name = "PERCENT:COMMAND", value_parser = on_space_parser(),
+          conflicts_with = "read_only", help_heading = "Changes")]
+    on_space: Vec<OnSpace>,
     /// Serve although the origin is not the one that the COW was made for
     #[arg(long, requires = "cow", help_heading = "Changes")]
     force_origin: bool,
@@ -145,6 +165,7 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
     // The parser lets an option pass whose requirement conflicts with what was typed.
     let for_cow = [
         ("--cow-size", args.cow_size.is_some()),
+        ("--max-cow", args.max_cow.is_some()),
         ("--label", args.label.is_some()),
         ("--force-origin", args.force_origin),
         ("--adopt", args.adopt),
@@ -157,6 +178,13 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
     }
     if args.ram_limit.is_some() && !args.transient {
         return Err(Failure::usage("cannot use --ram-limit without --transient"));
+    }
+    if let (Some(size), Some(max)) = (args.cow_size, args.max_cow)
+        && size > max
+    {
+        return Err(Failure::usage(
+            "cannot use a --cow-size larger than --max-cow",
+        ));
     }
     let description = args.description.as_deref().unwrap_or_default();
     for (option, text) in [("--name", &*args.name), ("--description", description)] {
@@ -184,6 +212,7 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
         (Some(path), _) => Changes::Cow(CowPlan {
             path,
             size_bytes: args.cow_size,
+            max_bytes: args.max_cow,
             chunk_size: args.chunk_size,
             label: args.label.unwrap_or_default(),
             read_only: args.read_only,
@@ -214,7 +243,12 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
         commit_interval: Some(args.commit_interval).filter(|interval| !interval.is_zero()),
         max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
         handshake_timeout: args.handshake_timeout,
+        on_space: args.on_space,
     })
+}
+
+fn on_space_parser() -> impl TypedValueParser<Value = OnSpace> {
+    OsStringValueParser::new().try_map(|text| space::parse(&text))
 }
 
 /// The longest name or description that a client can be told (proto.md, "Conventions").
@@ -330,6 +364,12 @@ mod tests {
             "o --force-origin --read-only",
             "o --adopt --transient",
             "o --read-only --ram-limit 1M",
+            "o --transient --max-cow 1G",
+            "o --cow c --read-only --max-cow 1G",
+            "o --cow c --cow-size 2M --max-cow 1M",
+            "o --read-only --on-space 80:true",
+            "o --cow c --on-space 80",
+            "o --cow c --on-space 101:true",
             "o --read-only --chunk-size 4K",
             "o --cow c --chunk-size 5K",
             "o --cow c --adopt --read-only",

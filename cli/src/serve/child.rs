@@ -3,13 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::sync::oneshot;
 
+use super::shell::shell;
 use crate::exit_code::ExitCode;
 
 /// How long the command may take to end when we are told to end.
@@ -25,21 +26,10 @@ pub(super) struct RunCommand {
 
 impl RunCommand {
     /// Starts `command` in a shell with `variables` set.
-    ///
-    /// Our descriptors are all close-on-exec; what told us of sockets and readiness was for us.
     pub(super) fn start(command: &OsStr, variables: &[(&str, OsString)]) -> Result<Self> {
         // A group of its own lets us end all of it; but such a group may not read the terminal.
         let leads_group = !std::io::stdin().is_terminal();
-        let mut shell = Command::new("/bin/sh");
-        shell.arg("-c").arg(command);
-        for name in [
-            "LISTEN_FDS",
-            "LISTEN_PID",
-            "LISTEN_FDNAMES",
-            "NOTIFY_SOCKET",
-        ] {
-            shell.env_remove(name);
-        }
+        let mut shell = shell(command);
         shell.envs(variables.iter().map(|(name, value)| (name, value)));
         if leads_group {
             shell.process_group(0);

@@ -1,7 +1,7 @@
 //! Opening what is to be served: the origin, and the snapshot over it.
 
 use std::cell::Cell;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use usnap_engine::device::BlockDevice;
 use usnap_engine::origin::Origin;
 use usnap_engine::store::cow_file::{self, CreateOptions};
 use usnap_engine::{Durability, ErrorKind, Snapshot, SnapshotOptions};
-use usnap_format::ChunkSize;
+use usnap_format::{ChunkSize, Layout};
 use usnap_nbd::export::Export;
 
 use super::{Changes, CowPlan, Plan, memory};
@@ -145,9 +145,10 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
     let is_absent = !cow.path.try_exists().unwrap_or(true);
     if is_absent && !cow.read_only {
         let chunk_size = cow.chunk_size.unwrap_or_default();
-        let size_bytes = match cow.size_bytes {
-            Some(bytes) => bytes,
-            None => never_full(origin.size_bytes(), chunk_size)?,
+        let size_bytes = match (cow.size_bytes, cow.max_bytes) {
+            (Some(bytes), _) => bytes,
+            (None, Some(max)) => first_size(origin.size_bytes(), chunk_size, max),
+            (None, None) => never_full(origin.size_bytes(), chunk_size)?,
         };
         let options = CreateOptions {
             size_bytes,
@@ -168,6 +169,9 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
             size::human(size_bytes)
         );
     }
+    if let Some(max_bytes) = cow.max_bytes {
+        look_at_limit(&cow.path, max_bytes)?;
+    }
     let options = SnapshotOptions {
         durability: if cow.every_write {
             Durability::EveryWrite
@@ -178,6 +182,7 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
         adopt: cow.adopt,
         read_only: cow.read_only,
         chunk_size_if_unused: cow.chunk_size.unwrap_or_default(),
+        max_cow_bytes: cow.max_bytes,
         ..SnapshotOptions::default()
     };
     let opened = Snapshot::open(&Arc::new(origin), &cow.path, &options);
@@ -204,6 +209,46 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
     Ok(served)
 }
 
+/// A COW file that grows by itself begins with so much.
+const FIRST_BYTES: u64 = 64 << 20;
+
+/// The size with which a COW file begins that may grow to `max_bytes`: what the store can use of
+/// it at the most, and a chunk less where a kernel that fills it would destroy the store.
+fn first_size(origin_bytes: u64, chunk_size: ChunkSize, max_bytes: u64) -> u64 {
+    let never_full = cow_file::default_size_bytes(origin_bytes, chunk_size).unwrap_or(u64::MAX);
+    let bytes = FIRST_BYTES.min(max_bytes).min(never_full);
+    let chunks = chunk_size.whole_chunks(bytes);
+    if Layout::new(chunk_size).kernel_poisoned(chunks) {
+        (chunks - 1) * chunk_size.bytes()
+    } else {
+        bytes
+    }
+}
+
+/// A limit is for files; one that is shorter than the file already is not what was meant.
+fn look_at_limit(cow: &Path, max_bytes: u64) -> Result<()> {
+    let Ok(metadata) = std::fs::metadata(cow) else {
+        // Opening it will tell why.
+        return Ok(());
+    };
+    if metadata.file_type().is_block_device() {
+        return Err(Failure::usage(format!(
+            "cannot use --max-cow: {} is a block device, which does not grow by itself",
+            cow.display()
+        ))
+        .with_hint("leave it out; a block device that was made larger is used at once"));
+    }
+    if metadata.len() > max_bytes {
+        tracing::warn!(
+            "{} has {} already; --max-cow {} only means that it does not grow",
+            cow.display(),
+            size::human(metadata.len()),
+            size::human(max_bytes)
+        );
+    }
+    Ok(())
+}
+
 /// The size at which a COW file for an origin can never be full.
 pub(crate) fn never_full(origin_bytes: u64, chunk_size: ChunkSize) -> Result<u64> {
     let size_bytes = cow_file::default_size_bytes(origin_bytes, chunk_size);
@@ -222,7 +267,22 @@ pub(crate) fn never_full(origin_bytes: u64, chunk_size: ChunkSize) -> Result<u64
 
 #[cfg(test)]
 mod tests {
-    use super::{ChunkSize, never_full};
+    use super::{ChunkSize, FIRST_BYTES, first_size, never_full};
+
+    #[test]
+    fn a_cow_file_that_grows_begins_small_and_never_at_a_size_that_kernels_destroy() {
+        let first =
+            |origin, chunk, max| first_size(origin, ChunkSize::from_bytes(chunk).unwrap(), max);
+        assert_eq!(first(1 << 40, 4096, 1 << 30), FIRST_BYTES);
+        assert_eq!(first(u64::MAX, 4096, 1 << 30), FIRST_BYTES);
+        assert_eq!(first(1 << 40, 4096, 1 << 20), 1 << 20);
+        assert!(
+            first(1 << 20, 4096, 1 << 30) < 2 << 20,
+            "never more than can be used"
+        );
+        // 258 chunks: the header, an area of 256 exceptions, and no room for the next one.
+        assert_eq!(first(1 << 40, 4096, 258 * 4096), 257 * 4096);
+    }
 
     #[test]
     fn an_origin_too_large_for_a_cow_file_of_its_own_is_refused_in_words() {

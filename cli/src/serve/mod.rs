@@ -2,7 +2,7 @@
 //!
 //! The order of the end: the command of `--run` first, since it is a client; then the connections,
 //! each with what it has in flight; then the timer; then one last commit, which decides the exit
-//! code. A second signal leaves all that undone.
+//! code; then the commands of `--on-space`. A second signal leaves all that undone.
 
 mod activation;
 pub(crate) mod address;
@@ -13,8 +13,10 @@ mod memory;
 mod parent;
 mod pid_file;
 mod ready;
+mod shell;
 mod signals;
 mod single;
+pub(crate) mod space;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -35,6 +37,7 @@ use self::commit_timer::CommitTimer;
 pub(crate) use self::device::{Served, never_full};
 use self::ready::Ready;
 use self::signals::Signals;
+use self::space::{OnSpace, Outlook, SpaceWatch};
 use crate::control::Control;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
@@ -55,6 +58,7 @@ pub(crate) struct Plan {
     pub(crate) commit_interval: Option<Duration>,
     pub(crate) max_connections: usize,
     pub(crate) handshake_timeout: Duration,
+    pub(crate) on_space: Vec<OnSpace>,
 }
 
 /// Where changes go.
@@ -71,12 +75,23 @@ pub(crate) enum Changes {
     Refused,
 }
 
+impl Changes {
+    fn max_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Cow(cow) => cow.max_bytes,
+            Self::Memory { .. } | Self::Refused => None,
+        }
+    }
+}
+
 /// The COW file, and what it is to be if it is not there yet.
 #[derive(Debug)]
 pub(crate) struct CowPlan {
     pub(crate) path: PathBuf,
     /// `None`: what can never be full.
     pub(crate) size_bytes: Option<u64>,
+    /// How long it may become by itself; `None`: it does not grow.
+    pub(crate) max_bytes: Option<u64>,
     pub(crate) chunk_size: Option<ChunkSize>,
     pub(crate) label: String,
     pub(crate) read_only: bool,
@@ -133,16 +148,29 @@ async fn serve(plan: &Plan, served: &Served) -> Result<ExitCode> {
         }
         _ => None,
     };
+    let watch = match served.store().filter(|store| !store.is_read_only()) {
+        Some(store) => Some(
+            SpaceWatch::start(Arc::clone(store), served.cow(), &plan.on_space)
+                .context("cannot start a thread")?,
+        ),
+        None => None,
+    };
     let result = if plan.place == Place::Single {
         single::serve(served, exports, limits, &mut signals).await
     } else {
-        listen(plan, served, exports, limits, &mut signals).await
+        let outlook = watch.as_ref().map(SpaceWatch::outlook);
+        listen(plan, served, exports, limits, outlook, &mut signals).await
     };
     if signals.interrupted() {
         timer.into_iter().for_each(CommitTimer::abandon);
         return result;
     }
     let committed = signals.or_interrupted(commit(served, timer)).await?;
+    if let Some(watch) = watch {
+        let ended = tokio::task::spawn_blocking(|| watch.end());
+        let ended = signals.or_interrupted(ended).await?;
+        ended.context("cannot end the commands of --on-space")?;
+    }
     // The first failure is told; a commit that failed is never hidden by a child's success.
     match (result, committed) {
         (Ok(ExitCode::Child(code)), Ok(())) => Ok(ExitCode::Child(code)),
@@ -171,6 +199,7 @@ async fn listen(
     served: &Served,
     exports: Arc<Exports>,
     limits: Limits,
+    outlook: Option<Outlook>,
     signals: &mut Signals,
 ) -> Result<ExitCode> {
     let (listen, private) = ready::listen_at(&plan.place)?;
@@ -188,8 +217,17 @@ async fn listen(
     let answering = control.map(|control| {
         let store = served.store().cloned();
         let counters = server.counters();
+        let max_bytes = plan.changes.max_bytes();
         let report = move || match &store {
-            Some(store) => Report::live(&store.report(), counters.counts()).to_line(),
+            Some(store) => {
+                let status = store.report();
+                let mut report = Report::live(&status, counters.counts());
+                report.cow_limit_bytes = max_bytes.filter(|max| *max > status.cow_size_bytes);
+                if let Some(outlook) = &outlook {
+                    report.space = Some(outlook.report(&status.space));
+                }
+                report.to_line()
+            }
             None => String::from("{}"),
         };
         tokio::spawn(control.answer(report))

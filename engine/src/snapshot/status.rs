@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use usnap_format::{ChunkSize, Status};
 
 use super::Snapshot;
+use crate::space::Space;
 use crate::store::ExceptionCounts;
 
 /// Counts since the snapshot was opened, of what is rare enough to count.
@@ -55,6 +56,8 @@ pub struct StatusReport {
     pub snapshot_size_bytes: Option<u64>,
     /// No new chunk can be taken: writes that need one get ENOSPC.
     pub is_full: bool,
+    /// The room for new chunks, that of the filesystem included.
+    pub space: Space,
     /// Why nothing more is written, after a failed flush.
     pub latched: Option<String>,
     /// The store's label; empty if it has none.
@@ -81,6 +84,7 @@ impl Snapshot {
             cow_size_bytes: self.store.device().size_bytes(),
             snapshot_size_bytes: Some(self.size_bytes),
             is_full: exceptions.free == 0,
+            space: self.space(),
             latched: self.store.latched(),
             label: self.label.as_str().to_owned(),
             has_identity: self.has_identity,
