@@ -223,14 +223,11 @@ fn conclude(
 ) -> Result<Concluded> {
     let fits = |chunk_size: &ChunkSize| chunk_size.whole_chunks(device.size_bytes()) >= 2;
     if let Some(told) = told {
-        // Garbage from the first entry on is nobody's area.
-        if told.bytes() > MAX_CHUNK_BYTES
-            || !fits(&told)
-            || first_entry(device, told) == FirstEntry::Impossible
-        {
+        if told.bytes() > MAX_CHUNK_BYTES || !fits(&told) {
             return Ok(Concluded::None);
         }
         let candidate = Candidate::look(device, told, Strictness::Everything)?;
+        let candidate = candidate.filter(|candidate| candidate.scan.is_mostly_believable());
         return Ok(candidate.map_or(Concluded::None, |one| Concluded::One(Box::new(one))));
     }
     // Other damage does not matter where the header still names the chunk size.

@@ -6,12 +6,15 @@ use usnap_format::{
 };
 
 use crate::device::BlockDevice;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::num::{SECTOR_LEN, to_usize};
 use crate::store::persistent::open::why_refused;
 
 /// A device that fails so many areas is not asked for more: each question may take seconds.
 const UNREADABLE_MAX: usize = 16;
+
+/// A device full of something else must not fill the memory: no store has so much damage.
+const UNBELIEVABLE_MAX: u64 = 1 << 20;
 
 /// Stands for an entry that can't be read: no live entry has new chunk 0.
 const UNREAD: Exception = Exception {
@@ -27,6 +30,8 @@ pub(crate) struct Scan {
     pub(crate) areas: u64,
     /// The entries before the terminator, by their numbers in the store.
     entries: Vec<Exception>,
+    /// How many of them can't be, each by itself.
+    unbelievable: u64,
     /// Where the first byte behind the terminator lies that is not zero: area, offset in it.
     pub(crate) junk: Option<(AreaIndex, u64)>,
     /// The area that would come next does not lie on the device.
@@ -58,7 +63,7 @@ impl Scan {
     /// to stop at what can't be.
     ///
     /// # Errors
-    /// A layout of more bytes than there are numbers for.
+    /// `Corrupt` where nearly nothing can be.
     pub(crate) fn run(
         device: &dyn BlockDevice,
         layout: Layout,
@@ -70,6 +75,7 @@ impl Scan {
             device_chunks: chunk_size.whole_chunks(device.size_bytes()),
             areas: 0,
             entries: Vec::new(),
+            unbelievable: 0,
             junk: None,
             missing: None,
             is_hole: false,
@@ -90,8 +96,18 @@ impl Scan {
             scan.areas += 1;
             let before = scan.entries.len();
             let ended = scan.take_entries(area, &bytes, &unread);
-            if strictness == Strictness::Believable && scan.has_unbelievable_from(before) {
+            scan.unbelievable += scan.count_unbelievable_from(before);
+            if strictness == Strictness::Believable && scan.unbelievable > 0 {
                 return Ok(None);
+            }
+            if scan.unbelievable > UNBELIEVABLE_MAX {
+                let context = format!(
+                    "cannot make sense of the areas of {}: more than {UNBELIEVABLE_MAX} entries \
+                     can't be",
+                    device.name()
+                );
+                let hint = "is it a COW device, and is this its chunk size?";
+                return Err(Error::new(ErrorKind::Corrupt, context).with_hint(hint));
             }
             if ended {
                 let extent = device.extent_at(offset, chunk_size.bytes());
@@ -148,6 +164,11 @@ impl Scan {
             .all(|(n, entry)| self.layout.nth_data_chunk(n) == Some(entry.new_chunk))
     }
 
+    /// Whether there is more that can be than that can't: garbage is nobody's area.
+    pub(crate) fn is_mostly_believable(&self) -> bool {
+        self.unbelievable * 2 <= self.entry_count()
+    }
+
     /// Entries whose key an earlier one has, with the first of those: numbers, ascending.
     pub(crate) fn repeated(&self, key: impl Fn(Exception) -> u64) -> Vec<(u64, u64)> {
         let ascends = self
@@ -168,9 +189,11 @@ impl Scan {
         repeated
     }
 
-    fn has_unbelievable_from(&self, first: usize) -> bool {
+    /// How many of the entries from this one on can't be.
+    fn count_unbelievable_from(&self, first: usize) -> u64 {
         let new = self.entries.get(first..).unwrap_or_default();
-        new.iter().any(|entry| self.why_refused(*entry).is_some())
+        let refused = |entry: &&Exception| **entry != UNREAD && self.why_refused(**entry).is_some();
+        new.iter().filter(refused).count() as u64
     }
 
     fn begins_believably(&self, bytes: &[u8]) -> bool {
