@@ -229,7 +229,7 @@ _usnap() {
             return 0
             ;;
         usnap__subcmd__serve)
-            opts="-r -U -s -v -h -V --cow --transient --read-only --cow-size --max-cow --chunk-size --label --ram-limit --on-space --force-origin --adopt --durability --commit-interval --socket --listen --single --max-connections --handshake-timeout --name --description --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
+            opts="-r -U -s -v -h -V --cow --transient --read-only --cow-size --max-cow --chunk-size --label --ram-limit --on-space --force-origin --adopt --durability --journal --commit-interval --socket --listen --single --max-connections --handshake-timeout --name --description --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -265,6 +265,10 @@ _usnap() {
                     ;;
                 --durability)
                     COMPREPLY=($(compgen -W "flush every-write" -- "${cur}"))
+                    return 0
+                    ;;
+                --journal)
+                    COMPREPLY=($(compgen -W "auto replay discard off" -- "${cur}"))
                     return 0
                     ;;
                 --commit-interval)

@@ -52,6 +52,10 @@ complete -c usnap -n "__fish_usnap_using_subcommand serve" -l ram-limit -d 'Memo
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l on-space -d 'Run a shell command when so much of the room for changes is used; may be given several times' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l durability -d 'What makes a change durable: the client\'s flush, or every write as the kernel does' -r -f -a "flush\t'A flush, FUA, the commit interval'
 every-write\t'Every write waits until it is durable'"
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l journal -d 'What to do with the journal of a server that was killed, and whether to keep one' -r -f -a "auto\t'Add what it has if nothing speaks against it, else refuse; keep one'
+replay\t'Add what it has although something speaks against it; keep one'
+discard\t'Serve without what it has, which is lost; keep one'
+off\t'As auto, but keep none: what is not flushed does not survive kill -9'"
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l commit-interval -d 'Commit changes that wait for longer than so many seconds, at least 0.01; 0 for never' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -s U -l socket -d 'Listen on a unix socket; - for a private one with a random name, the default' -r -F
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l listen -d 'Listen on TCP; without an address on 127.0.0.1, without a port on 10809' -r

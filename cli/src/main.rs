@@ -7,6 +7,7 @@ mod control;
 mod exit_code;
 mod failure;
 mod file_size_limit;
+mod journal_status;
 mod logging;
 mod output;
 mod printable;

@@ -8,6 +8,7 @@ use usnap_engine::{Space, SpaceLimit, StatusReport};
 use usnap_format::Status;
 use usnap_nbd::server::Counts;
 
+use crate::journal_status::JournalStatus;
 use crate::printable::one_line;
 use crate::size;
 
@@ -47,6 +48,9 @@ pub(crate) struct Report {
     #[serde(default)]
     pub(crate) identity_damage: Option<String>,
     pub(crate) label: String,
+    /// What becomes of uncommitted changes when the server is killed.
+    #[serde(default)]
+    pub(crate) journal: JournalStatus,
 }
 
 /// What only a running server knows.
@@ -161,6 +165,7 @@ impl Report {
             remembers_origin: report.has_identity,
             identity_damage: report.identity_damage.clone(),
             label: report.label.clone(),
+            journal: JournalStatus::from(&report.journal),
         }
     }
 
@@ -273,6 +278,7 @@ impl fmt::Display for Report {
                 one_line(why)
             )?;
         }
+        self.journal.fmt(f)?;
         match &self.latched {
             Some(why) => writeln!(
                 f,
@@ -312,6 +318,7 @@ mod tests {
             remembers_origin: true,
             identity_damage: None,
             label: String::new(),
+            journal: JournalStatus::default(),
         }
     }
 

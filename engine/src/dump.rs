@@ -8,7 +8,7 @@ use usnap_format::{
 
 use crate::device::{BlockDevice, FileDevice};
 use crate::error::{Error, Result};
-use crate::snapshot::{Counters, StatusReport};
+use crate::snapshot::{Counters, JournalReport, StatusReport, report_at_rest};
 use crate::space::{Space, SpaceLimit};
 use crate::store::ExceptionCounts;
 use crate::store::persistent::free_behind;
@@ -94,7 +94,11 @@ pub fn status(cow: &Path) -> Result<StatusReport> {
                 .is_some_and(|h| !h.header.is_valid()) => {}
         Err(error) => return Err(error),
     }
-    summary.report(cow)
+    let report = summary.report(cow)?;
+    Ok(StatusReport {
+        journal: report_at_rest(cow)?,
+        ..report
+    })
 }
 
 #[derive(Default)]
@@ -178,6 +182,7 @@ impl Summary {
             has_identity: origin.is_some(),
             identity_damage: identity_damage.map(|damage| damage.to_string()),
             is_persistent: true,
+            journal: JournalReport::default(),
             counters: Counters::default(),
         })
     }

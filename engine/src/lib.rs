@@ -11,14 +11,6 @@ pub mod check;
 pub mod device;
 pub mod dump;
 mod error;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        unused_imports,
-        reason = "what lies in files is about to use it"
-    )
-)]
 mod journal;
 mod num;
 pub mod origin;
@@ -33,6 +25,9 @@ mod table;
 pub use error::{Error, ErrorKind, Result};
 #[doc(hidden)]
 pub use journal::{HeapMemory, JournalMemory};
-pub use snapshot::{Counters, Durability, JournalMode, Snapshot, SnapshotOptions, StatusReport};
+pub use snapshot::{
+    Counters, Durability, JournalMode, JournalReport, JournalState, Snapshot, SnapshotOptions,
+    StatusReport, WaitingJournal, journal_waiting,
+};
 pub use space::{Space, SpaceAlarm, SpaceLimit};
 pub use store::ExceptionCounts;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgGroup, ValueEnum};
+use usnap_engine::JournalMode;
 use usnap_format::ChunkSize;
 
 use crate::args::{chunk_size_parser, size_parser};
@@ -25,8 +26,9 @@ use crate::serve::{self, Changes, CowPlan, Place, Plan, address};
 /// flight, commits and exits; a second one exits at once.
 ///
 /// A write is acknowledged when the system has the data; what was flushed (or written with FUA)
-/// survives a power cut. Changes that were not yet flushed or committed by the timer are lost
-/// when the server is killed.
+/// survives a power cut. What was only acknowledged survives the end of the server, kill -9
+/// included: it is noted in a journal beside the COW file, and the next serve adds it. If
+/// anything speaks against that journal, serve refuses and says what (see --journal).
 #[derive(clap::Args, Debug)]
 #[command(group = ArgGroup::new("changes").args(["cow", "transient", "read_only"])
     .required(true).multiple(true))]
@@ -91,6 +93,10 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Durability::Flush,
           help_heading = "Changes")]
     durability: Durability,
+    /// What to do with the journal of a server that was killed, and whether to keep one
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Journal::Auto,
+          help_heading = "Changes")]
+    journal: Journal,
     /// Commit changes that wait for longer than so many seconds, at least 0.01; 0 for never
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = interval,
           help_heading = "Changes")]
@@ -154,6 +160,29 @@ enum Durability {
     EveryWrite,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Journal {
+    /// Add what it has if nothing speaks against it, else refuse; keep one
+    Auto,
+    /// Add what it has although something speaks against it; keep one
+    Replay,
+    /// Serve without what it has, which is lost; keep one
+    Discard,
+    /// As auto, but keep none: what is not flushed does not survive kill -9
+    Off,
+}
+
+impl From<Journal> for JournalMode {
+    fn from(journal: Journal) -> Self {
+        match journal {
+            Journal::Auto => Self::Auto,
+            Journal::Replay => Self::Replay,
+            Journal::Discard => Self::Discard,
+            Journal::Off => Self::Off,
+        }
+    }
+}
+
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let origin = args.origin.display().to_string();
     let plan = plan(args, serve::activated())?;
@@ -169,6 +198,7 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
         ("--label", args.label.is_some()),
         ("--force-origin", args.force_origin),
         ("--adopt", args.adopt),
+        ("--journal", args.journal != Journal::Auto),
     ];
     if let Some((option, _)) = for_cow
         .iter()
@@ -219,6 +249,7 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
             force_origin: args.force_origin,
             adopt: args.adopt,
             every_write: args.durability == Durability::EveryWrite,
+            journal: args.journal.into(),
         }),
         (None, true) => Changes::Memory {
             chunk_size: args.chunk_size.unwrap_or_default(),
@@ -358,6 +389,8 @@ mod tests {
             "o",
             "--transient",
             "o --transient --cow c",
+            "o --transient --journal off",
+            "o --cow c --journal never",
             "o --transient --read-only",
             "o --cow-size 1M --transient",
             "o --label x --read-only",

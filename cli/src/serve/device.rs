@@ -107,6 +107,8 @@ impl Drop for Served {
             .as_ref()
             .map(|store| store.report().exceptions);
         if exceptions.is_some_and(|count| count.committed == 0 && count.uncommitted == 0) {
+            // Nothing is in it: this takes the journal away.
+            let _best_effort = self.snapshot.as_ref().map(|store| store.close());
             new_cow.remove();
         }
     }
@@ -181,6 +183,7 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
         force_origin: cow.force_origin,
         adopt: cow.adopt,
         read_only: cow.read_only,
+        journal: cow.journal,
         chunk_size_if_unused: cow.chunk_size.unwrap_or_default(),
         max_cow_bytes: cow.max_bytes,
         ..SnapshotOptions::default()

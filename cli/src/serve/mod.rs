@@ -26,7 +26,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::oneshot;
-use usnap_engine::device::BlockDevice;
+use usnap_engine::JournalMode;
+use usnap_engine::device::BlockDevice as _;
 use usnap_format::ChunkSize;
 use usnap_nbd::export::Exports;
 use usnap_nbd::server::{Limits, Server};
@@ -98,6 +99,7 @@ pub(crate) struct CowPlan {
     pub(crate) force_origin: bool,
     pub(crate) adopt: bool,
     pub(crate) every_write: bool,
+    pub(crate) journal: JournalMode,
 }
 
 /// Where clients connect.
@@ -183,12 +185,12 @@ async fn serve(plan: &Plan, served: &Served) -> Result<ExitCode> {
     }
 }
 
-/// Ends the timer and commits what is left.
+/// Ends the timer, commits what is left, and closes the store.
 async fn commit(served: &Served, timer: Option<CommitTimer>) -> Result<()> {
     let store = served.store().cloned();
     let last = tokio::task::spawn_blocking(move || {
         drop(timer);
-        store.map_or(Ok(()), |store| store.flush())
+        store.map_or(Ok(()), |store| store.close())
     });
     let result = last.await.context("cannot commit what is left")?;
     Ok(result?)

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{FallocateFlags, OFlags, SeekFrom as Seeker, fallocate};
+use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom as Seeker, fadvise, fallocate};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use usnap_format::SECTOR_SIZE;
 
@@ -124,6 +124,14 @@ impl FileDevice {
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Lets the system forget what it holds of the file, as far as it can, so that what is read next
+    /// is what is on the disk.
+    pub(crate) fn drop_page_cache(&self) {
+        // Dirty pages stay. What can't be written is given up with this.
+        let _failed_before = self.file.sync_data();
+        let _best_effort = fadvise(&self.file, 0, None, Advice::DontNeed);
     }
 
     /// Whether it is a block device.

@@ -67,6 +67,14 @@ impl BlockDevice for StampedDevice<'_> {
         self.change(|| self.below.reserve_at(offset, len))
     }
 
+    fn needs_reservation(&self) -> bool {
+        self.below.needs_reservation()
+    }
+
+    fn extend_to(&self, size_bytes: u64) -> Result<()> {
+        self.change(|| self.below.extend_to(size_bytes))
+    }
+
     fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {
         self.below.extent_at(offset, len)
     }

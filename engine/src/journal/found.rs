@@ -75,6 +75,12 @@ impl Found {
         Arc::new(Stamp::resume(Arc::clone(&self.memory)))
     }
 
+    /// Whether it was written for this very COW device, and not for one that this is a copy of.
+    pub(crate) fn is_for(&self, now: &Witness) -> bool {
+        let of = |witness: &Witness| (witness.device, witness.inode, witness.is_block);
+        of(&self.witness) == of(now)
+    }
+
     /// Poisons it: a sync failed when what it notes was to be proved.
     pub(crate) fn latch(&self) {
         if let Some(mut checkpoint) = Checkpoint::load(&*self.memory, self.session) {

@@ -11,7 +11,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use usnap_format::OldChunk;
 
-use super::layout::{Checkpoint, Header, SlotAddress, slots_in, words_for};
+use super::layout::{Checkpoint, Header, SlotAddress, slots_in};
 use super::memory::JournalMemory;
 use super::stamp::Stamp;
 use super::witness::Witness;
@@ -117,8 +117,9 @@ impl Journal {
     }
 
     /// How many words a memory needs for so many slots in each segment.
+    #[cfg(test)]
     pub(crate) fn words_for(slots: u64) -> usize {
-        words_for(slots)
+        super::layout::words_for(slots)
     }
 
     /// Takes room for one note. False: commit first, then ask again.

@@ -2,12 +2,13 @@
 //! whose changes are kept in memory.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use usnap_format::{ChunkSize, Label};
 
 use super::status::AtomicCounters;
-use super::waiting::Waiting;
-use super::{Durability, Snapshot, SnapshotOptions};
+use super::waiting::{Waiting, prove};
+use super::{Durability, JournalReport, Snapshot, SnapshotOptions};
 use crate::device::{BlockDevice, LatchedDevice, StampedDevice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Found, Journal, JournalMemory, Session, Witness};
@@ -51,6 +52,9 @@ impl Parts {
             has_identity: false,
             identity_damage: None,
             is_persistent: true,
+            session: None,
+            journal: JournalReport::default(),
+            is_closed: AtomicBool::new(false),
             counters: AtomicCounters::default(),
         }
     }
@@ -120,8 +124,8 @@ impl Snapshot {
         // Nothing was changed so far.
         let mut journal = None;
         if !options.read_only && !cow.is_read_only() {
-            if let Some(waiting) = waiting.as_ref().filter(|_| !missing.is_empty()) {
-                waiting.prove(&*cow)?;
+            if !missing.is_empty() {
+                prove(&*cow, found)?;
             }
             let device = StampedDevice::new(&*cow, found.map(Found::stamp));
             loaded.add(&missing, &table);
@@ -168,6 +172,9 @@ impl Snapshot {
             has_identity: false,
             identity_damage: None,
             is_persistent: false,
+            session: None,
+            journal: JournalReport::default(),
+            is_closed: AtomicBool::new(false),
             counters: AtomicCounters::default(),
         })
     }

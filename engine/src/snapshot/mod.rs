@@ -11,26 +11,33 @@
 //!   chunk stays mapped, at the same new chunk.
 //! - A reply follows the work it reports. A flush covers every write that ended before it began.
 
+mod before;
 mod belongs;
 mod devices;
 mod discard;
+mod journal_report;
 mod map;
 mod open;
 mod read;
+mod session;
 mod status;
 mod waiting;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use usnap_format::{ChunkSize, FormatError, Label};
 
+use self::session::OpenSession;
 use crate::device::{Attempt, BlockDevice, Extent, ZeroFlags, check_range};
 use crate::error::{Error, ErrorKind, Result};
 use crate::space::{Space, SpaceAlarm};
 use crate::store::ExceptionStore;
 use crate::table::ExceptionTable;
 
+pub(crate) use journal_report::report_at_rest;
+pub use journal_report::{JournalReport, JournalState, WaitingJournal, journal_waiting};
 pub use open::SnapshotOptions;
 pub use status::{Counters, StatusReport};
 pub use waiting::JournalMode;
@@ -59,6 +66,10 @@ pub struct Snapshot {
     has_identity: bool,
     identity_damage: Option<FormatError>,
     is_persistent: bool,
+    /// The session of a COW file that is written to, where the file has a record of it.
+    session: Option<OpenSession>,
+    journal: JournalReport,
+    is_closed: AtomicBool,
     counters: status::AtomicCounters,
 }
 
@@ -77,17 +88,23 @@ impl Snapshot {
         self.store.commit_pending()
     }
 
-    /// Ends in order, once nobody writes any more: commits what is left. Whatever is written later
-    /// is refused. What was not closed counts as killed.
+    /// Ends in order, once nobody writes any more: commits what is left, notes on the device that
+    /// nothing is missing, and removes the journal. Whatever is written later is refused. A
+    /// snapshot that was not closed counts as killed.
     ///
     /// # Errors
-    /// As `flush`. What was not committed stays as it was, for the next open to find.
+    /// As `flush`. What was not committed is for the next open to find, and the journal stays.
     pub fn close(&self) -> Result<()> {
-        if self.read_only {
+        if self.read_only || self.is_closed.load(Ordering::Acquire) {
             return Ok(());
         }
         self.store.flush()?;
-        self.store.close()
+        self.store.close()?;
+        if let Some(session) = &self.session {
+            session.end()?;
+        }
+        self.is_closed.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// How much room is left for new chunks: a look at the COW device's size and at its filesystem.

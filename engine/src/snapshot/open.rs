@@ -8,15 +8,17 @@ use std::sync::Arc;
 
 use usnap_format::{ChunkSize, IdentityRecord};
 
+use super::before::Before;
 use super::belongs::{GrownTail, Match, NO_ORIGIN, cannot_pair, match_origin, refuse_same_file};
 use super::devices::Parts;
-use super::waiting::JournalMode;
+use super::session::Beginning;
+use super::waiting::{JournalMode, prove};
 use super::{Durability, Snapshot};
-use crate::device::{BlockDevice, LatchedDevice};
+use crate::device::{BlockDevice, FileDevice, LatchedDevice, StampedDevice};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::{Found, Journal};
 use crate::origin::Origin;
 use crate::store::cow_file;
-use crate::store::persistent::create::write_identity;
 use crate::store::persistent::open::{Loaded, load};
 use crate::store::persistent::walk::HeaderSector;
 use crate::table::ExceptionTable;
@@ -48,7 +50,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// `OriginMismatch`, `InUse` (naming the holder), `Foreign`, `Corrupt`, `InvalidStore`,
-    /// `NotFound`, `Io`. Nothing was changed then, but by an `Io` error of a write.
+    /// `JournalInDoubt`, `NotFound`, `Io`. Nothing was changed then, but by an `Io` error of a write.
     pub fn open(
         origin: &Arc<Origin>,
         cow: &Path,
@@ -79,6 +81,8 @@ impl Snapshot {
             }
             notes.push(format!("{why}; served all the same (--force-origin)"));
         }
+        let before = Before::look(cow, &opened.device, record.as_ref());
+        refuse_hopeless(&before, cow, &opened.device, options.journal)?;
         // Read before anything is written, since it may fail.
         let may_adopt = !options.read_only && (options.adopt || matches!(matched, Match::New));
         let identity = may_adopt.then(|| origin.identity()).transpose()?;
@@ -90,9 +94,16 @@ impl Snapshot {
                 opened.initialise()?
             }
         };
-        let mut loaded = load(&*opened.device, &sector, &table, None)?;
+        let mut loaded = load(&*opened.device, &sector, &table, before.base())?;
         refuse_beyond_origin(&loaded, origin, cow, options)?;
-        if matches!(matched, Match::New) && loaded.committed > 0 {
+        let missing = match &before.waiting {
+            Some(waiting) => {
+                waiting.judge(&cow.display().to_string(), &loaded, &table, options.journal)?
+            }
+            None => Vec::new(),
+        };
+        loaded.add(&missing, &table);
+        if matches!(matched, Match::New) && loaded.committed + loaded.uncommitted > 0 {
             // Somebody wrote to it over an origin that nobody noted down.
             matched = Match::Unknown(NO_ORIGIN.to_owned());
         }
@@ -111,49 +122,102 @@ impl Snapshot {
         {
             return Err(grown.refusal(origin, cow));
         }
+        notes.extend(before.notes(cow, options, missing.len() as u64));
 
         // Nothing was changed so far, and nothing is refused from here on.
-        let device = &*opened.device;
+        let mut session = None;
+        let mut journal = Err("the COW device has no identity record to name it".to_owned());
         if !options.read_only {
             if loaded.junk_offset.is_some() {
                 notes.push("cleared what an interrupted commit left behind the last entry".into());
             }
-            loaded.settle(device)?;
+            let old = before.open(cow)?;
+            if !missing.is_empty() {
+                prove(&*opened.device, old.as_ref())?;
+            }
+            let device = StampedDevice::new(&*opened.device, old.as_ref().map(Found::stamp));
+            loaded.settle(&device)?;
             if let Some(grown) = grown {
-                grown.complete(&**origin, device, chunk_size)?;
+                grown.complete(&**origin, &device, chunk_size)?;
+            }
+            loaded.replay(&device, &missing)?;
+            let record = match identity.filter(|_| adopt) {
+                Some(identity) => Some(IdentityRecord {
+                    origin: Some(identity),
+                    ..record.unwrap_or_default()
+                }),
+                None => record,
+            };
+            if let Some(record) = record {
+                let beginning = Beginning {
+                    cow,
+                    file: &opened.device,
+                    raw: sector.raw,
+                    record,
+                    layout: loaded.layout,
+                    mode: options.journal,
+                    base: loaded.base(),
+                    before: &before,
+                    old: old.as_ref(),
+                };
+                let (begun, begun_journal) = beginning.begin()?;
+                session = Some(begun);
+                journal = begun_journal;
             }
         }
-        let mut has_identity = recorded.is_some();
-        let mut identity_damage = damage;
-        if let Some(origin_identity) = identity.filter(|_| adopt) {
-            let record = IdentityRecord {
-                origin: Some(origin_identity),
-                ..record.unwrap_or_default()
-            };
-            write_identity(device, &sector.raw, &record)?;
-            has_identity = true;
-            identity_damage = None;
+        if adopt {
             notes.push(format!(
                 "COW device {} is tied to origin {} from now on",
                 cow.display(),
                 origin.name()
             ));
         }
+        if let Err(why) = &journal
+            && !options.read_only
+            && options.journal != JournalMode::Off
+        {
+            notes.push(format!(
+                "no journal is kept, so what is not flushed does not survive a kill of the server: \
+                 {why}"
+            ));
+        }
+        let report = before.report(options.read_only, missing.len() as u64, &journal, &session);
+        let stamp = journal.as_ref().ok().map(Journal::stamp);
         let parts = Parts {
             origin: Arc::clone(origin) as Arc<dyn BlockDevice>,
-            device: Arc::new(LatchedDevice::new(opened.device)),
+            device: Arc::new(LatchedDevice::with_stamp(opened.device, stamp)),
             table,
             loaded,
-            journal: None,
+            journal: journal.ok(),
         };
         let snapshot = Self {
             label: record.unwrap_or_default().label,
-            has_identity,
-            identity_damage,
+            has_identity: recorded.is_some() || adopt,
+            identity_damage: damage.filter(|_| !adopt),
+            session,
+            journal: report,
             ..parts.assemble(options)
         };
         Ok((snapshot, notes))
     }
+}
+
+/// Refuses a journal that no store can make believable; where such a one is to be discarded because
+/// a flush had failed, what the page cache shows is discarded with it.
+fn refuse_hopeless(
+    before: &Before,
+    cow: &Path,
+    device: &FileDevice,
+    mode: JournalMode,
+) -> Result<()> {
+    let Some(waiting) = &before.waiting else {
+        return Ok(());
+    };
+    waiting.refuse_hopeless(&cow.display().to_string(), mode)?;
+    if waiting.found().is_some_and(|found| found.is_latched) {
+        device.drop_page_cache();
+    }
+    Ok(())
 }
 
 fn refuse_beyond_origin(

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use usnap_format::{ChunkSize, Status};
 
-use super::Snapshot;
+use super::{JournalReport, JournalState, Snapshot};
 use crate::space::Space;
 use crate::store::ExceptionCounts;
 
@@ -68,6 +68,8 @@ pub struct StatusReport {
     pub identity_damage: Option<String>,
     /// Whether the store is persistent.
     pub is_persistent: bool,
+    /// What becomes of uncommitted writes when the process ends without a word.
+    pub journal: JournalReport,
     /// Counts since the snapshot was opened; zero of a store at rest.
     pub counters: Counters,
 }
@@ -90,11 +92,28 @@ impl Snapshot {
             has_identity: self.has_identity,
             identity_damage: self.identity_damage.map(|damage| damage.to_string()),
             is_persistent: self.is_persistent,
+            journal: self.journal_report(exceptions.uncommitted),
             counters: Counters {
                 chunks_written_whole: self.counters.chunks_written_whole.load(Ordering::Relaxed),
                 chunks_copied: self.counters.chunks_copied.load(Ordering::Relaxed),
                 refused_for_space: self.counters.refused_for_space.load(Ordering::Relaxed),
             },
+        }
+    }
+
+    fn journal_report(&self, uncommitted: u64) -> JournalReport {
+        let state = match self.journal.state {
+            JournalState::Active if self.store.latched().is_some() => JournalState::Latched,
+            state => state,
+        };
+        let pending = match state {
+            JournalState::Active | JournalState::Latched => uncommitted,
+            _ => self.journal.pending,
+        };
+        JournalReport {
+            state,
+            pending,
+            ..self.journal.clone()
         }
     }
 

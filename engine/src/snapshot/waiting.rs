@@ -57,7 +57,7 @@ impl Waiting {
     }
 
     /// How many exceptions it has, committed since or not.
-    fn noted(&self) -> u64 {
+    pub(super) fn noted(&self) -> u64 {
         let runs = self.found().map_or(&[][..], |found| &found.runs);
         runs.iter().map(|run| run.count).sum()
     }
@@ -120,20 +120,20 @@ impl Waiting {
              them; --journal=discard serves without them",
         ))
     }
+}
 
-    /// Proves that the data of what is to be replayed is there.
-    ///
-    /// # Errors
-    /// What the sync says. The journal is poisoned then: the next sync would say that all is well.
-    pub(super) fn prove(&self, device: &dyn BlockDevice) -> Result<()> {
-        device.flush().map_err(|e| {
-            if let Some(found) = self.found() {
-                found.latch();
-            }
-            let name = device.name();
-            e.context(format!("cannot replay the journal of COW device {name}"))
-        })
-    }
+/// Proves that the data of what is to be replayed is there.
+///
+/// # Errors
+/// What the sync says. The journal is poisoned then: the next sync would say that all is well.
+pub(super) fn prove(device: &dyn BlockDevice, journal: Option<&Found>) -> Result<()> {
+    device.flush().map_err(|e| {
+        if let Some(journal) = journal {
+            journal.latch();
+        }
+        let name = device.name();
+        e.context(format!("cannot replay the journal of COW device {name}"))
+    })
 }
 
 fn hopeless(name: &str, why: &str, noted: u64) -> Error {

@@ -28,7 +28,7 @@ pub(crate) struct Loaded {
     pub(crate) beyond_origin: u64,
     device_chunks: u64,
     /// Exceptions of a journal, which are shown but not on the device.
-    pub(super) uncommitted: u64,
+    pub(crate) uncommitted: u64,
     behind: Option<Behind>,
 }
 

@@ -10,7 +10,7 @@ use usnap_engine::device::{BlockDevice, MemDevice};
 use usnap_engine::origin::Origin;
 use usnap_engine::store::cow_file::{CreateOptions, create, default_size_bytes};
 use usnap_engine::store::initialise;
-use usnap_engine::{Durability, Snapshot, SnapshotOptions};
+use usnap_engine::{Durability, JournalMode, Snapshot, SnapshotOptions};
 use usnap_format::ChunkSize;
 
 use super::Shape;
@@ -53,6 +53,10 @@ pub(crate) trait Backing {
     fn open(&self) -> Result<Snapshot, String>;
     /// Makes the COW device this long; false if it can't be made longer.
     fn grow(&self, _size_bytes: u64) -> bool {
+        false
+    }
+    /// Whether what was written and not committed is there again after a kill.
+    fn has_journal(&self) -> bool {
         false
     }
     /// Whether discarded chunks always read as zeros.
@@ -197,6 +201,8 @@ impl Backing for Stacked {
 
 pub(crate) struct OnFiles {
     folder: TempDir,
+    /// Else the file is as a kernel makes it.
+    has_record: bool,
     options: SnapshotOptions,
 }
 
@@ -212,18 +218,23 @@ impl OnFiles {
                 origin.write_all_at(bytes, offset).expect("room");
             }
         }
+        let has_record = !shape.cow_garbage;
         let create_options = CreateOptions {
             size_bytes: shape.cow_bytes(),
             chunk_size: chunk_size(shape),
             label: "model".to_owned(),
             origin: None,
-            // Some as the kernel's are, to the byte.
-            identity: !shape.cow_garbage,
+            identity: has_record,
         };
         create(&folder.path().join("cow"), &create_options).expect("two chunks and more");
         Self {
             folder,
-            options: options(shape),
+            has_record,
+            options: SnapshotOptions {
+                // The file is made longer by others now and then.
+                journal: JournalMode::Replay,
+                ..options(shape)
+            },
         }
     }
 
@@ -233,6 +244,10 @@ impl OnFiles {
 }
 
 impl Backing for OnFiles {
+    fn has_journal(&self) -> bool {
+        self.has_record
+    }
+
     fn open(&self) -> Result<Snapshot, String> {
         let origin = Origin::open(&self.path("origin")).map_err(|e| format!("{e:?}"))?;
         Snapshot::open(&Arc::new(origin), &self.path("cow"), &self.options)

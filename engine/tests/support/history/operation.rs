@@ -115,7 +115,7 @@ pub(crate) enum Operation {
     Extents(Span),
     /// Flushes, closes, opens.
     Reopen,
-    /// Closes without a flush, and opens: what was not committed is gone.
+    /// Drops it as a kill does, and opens: what was not committed is gone where there is no journal.
     Abandon,
     /// Makes the COW device longer by so many bytes, modulo a few chunks.
     Grow(u32),

@@ -140,7 +140,11 @@ impl Player<'_> {
                 self.reopen()
             }
             Operation::Abandon => {
-                self.expected.abandon();
+                if self.backing.has_journal() {
+                    self.expected.flush();
+                } else {
+                    self.expected.abandon();
+                }
                 self.reopen()
             }
             Operation::Grow(by) => {

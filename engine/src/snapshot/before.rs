@@ -1,0 +1,182 @@
+//! What the session before left behind with a COW device: nothing, or a journal that waits.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use usnap_format::IdentityRecord;
+
+use super::session::OpenSession;
+use super::waiting::{JournalMode, Waiting};
+use super::{JournalReport, JournalState, SnapshotOptions};
+use crate::device::FileDevice;
+use crate::error::Result;
+use crate::journal::{Found, Journal, Session, Unreadable, Witness, place};
+
+/// What the session before left behind.
+#[derive(Default)]
+pub(super) struct Before {
+    /// A journal whose notes may be missing on the device.
+    pub(super) waiting: Option<Waiting>,
+    /// Where a journal of that session lies, whether it is of use or not.
+    pub(super) path: Option<PathBuf>,
+    /// The session was killed in this boot, and its journal was not found.
+    pub(super) is_absent: bool,
+    /// The journal may be removed: it is not of another file, of which this one is a copy.
+    is_ours: bool,
+}
+
+impl Before {
+    /// Looks for the journal of the session that `record` names. Nothing is changed.
+    pub(super) fn look(cow: &Path, file: &FileDevice, record: Option<&IdentityRecord>) -> Self {
+        let Some(record) = record.filter(|record| record.session != [0; 16]) else {
+            return Self::default();
+        };
+        let witness = Witness::of(file.file());
+        let is_over = record.clean
+            || witness
+                .as_ref()
+                .is_ok_and(|now| now.boot_id != record.boot_id);
+        let found = place::find_read_only(cow, Session(record.session));
+        if is_over {
+            // Everything was committed, or the page cache that it speaks of is gone.
+            let path = found.ok().flatten().map(|(path, _)| path);
+            return Self {
+                path,
+                is_ours: true,
+                ..Self::default()
+            };
+        }
+        let (path, memory) = match found {
+            Ok(Some((path, memory))) => (path, memory),
+            Ok(None) => {
+                return Self {
+                    is_absent: true,
+                    ..Self::default()
+                };
+            }
+            Err(error) => {
+                return Self {
+                    waiting: Some(Waiting::Unreadable(format!("{error:?}"))),
+                    ..Self::default()
+                };
+            }
+        };
+        let read = Found::read(Arc::new(memory));
+        let is_ours = match (&read, &witness) {
+            (Ok(found), Ok(now)) => found.is_for(now),
+            // Nothing was ever noted in it, or nobody knows whose it is.
+            (Err(Unreadable::NotBegun), _) => true,
+            _ => false,
+        };
+        let waiting = Waiting::new(read, |found| match &witness {
+            Ok(now) => found.doubts(now),
+            Err(error) => vec![format!("can't be compared with this boot ({error:?})")],
+        });
+        Self {
+            waiting,
+            path: Some(path),
+            is_ours,
+            ..Self::default()
+        }
+    }
+
+    /// How many entries were committed when the notes of a waiting journal began.
+    pub(super) fn base(&self) -> Option<u64> {
+        let found = self.waiting.as_ref().and_then(Waiting::found)?;
+        Some(found.base.committed)
+    }
+
+    /// The journal itself, to be stamped and poisoned; `None` where there is none of ours.
+    ///
+    /// # Errors
+    /// Where it can't be opened for writing.
+    pub(super) fn open(&self, cow: &Path) -> Result<Option<Found>> {
+        let Some(found) = self.waiting.as_ref().and_then(Waiting::found) else {
+            return Ok(None);
+        };
+        if !self.is_ours {
+            return Ok(None);
+        }
+        let memory = place::find(cow, found.session)?.map(|(_, memory)| memory);
+        Ok(memory.and_then(|memory| Found::read(memory).ok()))
+    }
+
+    /// What a person should know, where `replayed` exceptions are replayed, or shown.
+    pub(super) fn notes(
+        &self,
+        cow: &Path,
+        options: &SnapshotOptions,
+        replayed: u64,
+    ) -> Option<String> {
+        let name = cow.display();
+        if self.is_absent {
+            return Some(format!(
+                "the server before was killed and {name} has no journal: what was written to it and \
+                 not flushed may be missing"
+            ));
+        }
+        let waiting = self.waiting.as_ref()?;
+        if options.journal == JournalMode::Discard {
+            let noted = waiting.noted();
+            return Some(format!(
+                "discarded the journal of a killed server, which had noted {noted} exceptions"
+            ));
+        }
+        if replayed == 0 {
+            return None;
+        }
+        let verb = if options.read_only {
+            "shown, not committed:"
+        } else {
+            "replayed"
+        };
+        let exceptions = if replayed == 1 {
+            "exception"
+        } else {
+            "exceptions"
+        };
+        Some(format!(
+            "{verb} {replayed} {exceptions} that a killed server had not committed"
+        ))
+    }
+
+    /// The journal's report for the snapshot that was opened after this.
+    pub(super) fn report(
+        &self,
+        read_only: bool,
+        shown: u64,
+        journal: &std::result::Result<Journal, String>,
+        session: &Option<OpenSession>,
+    ) -> JournalReport {
+        if read_only {
+            let is_waiting = self.waiting.is_some();
+            return JournalReport {
+                state: match (is_waiting, self.is_absent) {
+                    (true, _) => JournalState::Waiting,
+                    (false, true) => JournalState::Absent,
+                    (false, false) => JournalState::None,
+                },
+                path: self.path.clone().filter(|_| is_waiting),
+                pending: shown,
+                ..JournalReport::default()
+            };
+        }
+        JournalReport {
+            state: match journal {
+                Ok(_) => JournalState::Active,
+                Err(_) => JournalState::None,
+            },
+            path: session.as_ref().and_then(|session| session.path.clone()),
+            why_none: journal.as_ref().err().cloned(),
+            ..JournalReport::default()
+        }
+    }
+
+    /// Removes the journal file, which is of no more use.
+    pub(super) fn remove(&self) {
+        if let Some(path) = self.path.as_deref().filter(|_| self.is_ours) {
+            tracing::debug!("removing the journal {}", path.display());
+            place::remove(path);
+        }
+    }
+}

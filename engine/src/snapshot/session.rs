@@ -1,0 +1,128 @@
+//! The session of a COW file that is served: its number on the device, and its journal.
+//!
+//! The order of a beginning: the new journal, which is empty and names the new session; the record
+//! on the device, durable, stamped in both journals; then the old journal goes. A process that is
+//! killed in between leaves one of the two believable, and neither of them misses anything.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use usnap_format::{HEADER_LEN, IdentityRecord, Layout};
+
+use super::JournalMode;
+use super::before::Before;
+use crate::device::{FileDevice, StampedDevice};
+use crate::error::Result;
+use crate::journal::{Base, Found, Journal, SLOTS_MAX, Session, Stamp, Witness, place};
+use crate::store::persistent::create::write_identity;
+
+/// Fewer slots than this would save nothing.
+const SLOTS_MIN: u64 = 1 << 10;
+
+/// A session that has begun: the device names it and says that it is not over.
+pub(super) struct OpenSession {
+    file: Arc<FileDevice>,
+    raw: [u8; HEADER_LEN],
+    record: IdentityRecord,
+    stamp: Option<Arc<Stamp>>,
+    /// Where the journal lies.
+    pub(super) path: Option<PathBuf>,
+}
+
+/// What a session begins with.
+pub(super) struct Beginning<'a> {
+    pub(super) cow: &'a Path,
+    pub(super) file: &'a Arc<FileDevice>,
+    /// The first bytes of the header, as they were read.
+    pub(super) raw: [u8; HEADER_LEN],
+    pub(super) record: IdentityRecord,
+    pub(super) layout: Layout,
+    pub(super) mode: JournalMode,
+    /// What is committed.
+    pub(super) base: Base,
+    pub(super) before: &'a Before,
+    /// The journal of the session before, which counts until this one has begun.
+    pub(super) old: Option<&'a Found>,
+}
+
+impl Beginning<'_> {
+    /// Begins the session. Where it has no journal, the sentence says why.
+    ///
+    /// # Errors
+    /// `Corrupt` where somebody else changed the header, `NoSpace`, `Io`. Then the session before is
+    /// still the device's.
+    pub(super) fn begin(self) -> Result<(OpenSession, std::result::Result<Journal, String>)> {
+        let session = Session::random()?;
+        let witness = Witness::of(self.file.file());
+        let record = IdentityRecord {
+            session: session.0,
+            boot_id: witness.as_ref().map_or([0; 16], |witness| witness.boot_id),
+            clean: false,
+            ..self.record
+        };
+        let (journal, path) = match witness
+            .map_err(|e| format!("{e:?}"))
+            .and_then(|witness| self.make_journal(session, &witness))
+        {
+            Ok((journal, path)) => (Ok(journal), Some(path)),
+            Err(why) => (Err(why), None),
+        };
+        let stamp = journal.as_ref().ok().map(Journal::stamp);
+        let stamps = self.old.map(Found::stamp).into_iter().chain(stamp.clone());
+        let device = StampedDevice::new(&**self.file, stamps);
+        if let Err(error) = write_identity(&device, &self.raw, &record) {
+            path.iter().for_each(|path| place::remove(path));
+            return Err(error);
+        }
+        self.before.remove();
+        let session = OpenSession {
+            file: Arc::clone(self.file),
+            raw: self.raw,
+            record,
+            stamp,
+            path,
+        };
+        Ok((session, journal))
+    }
+
+    fn make_journal(
+        &self,
+        session: Session,
+        witness: &Witness,
+    ) -> std::result::Result<(Journal, PathBuf), String> {
+        if self.mode == JournalMode::Off {
+            return Err("none was asked for".to_owned());
+        }
+        let device_chunks = self.layout.chunk_size.whole_chunks(witness.size_bytes);
+        let slots = self
+            .layout
+            .capacity(device_chunks)
+            .clamp(SLOTS_MIN, SLOTS_MAX);
+        let (memory, path) = place::create(self.cow, witness.is_block, session, slots)
+            .map_err(|reasons| reasons.join("; "))?;
+        match Journal::begin(memory, session, witness, self.base) {
+            Ok(journal) => Ok((journal, path)),
+            Err(error) => {
+                place::remove(&path);
+                Err(format!("{error:?}"))
+            }
+        }
+    }
+}
+
+impl OpenSession {
+    /// Says on the device that the session ended in order, durably; then the journal goes.
+    ///
+    /// # Errors
+    /// As `write_identity`; the journal stays.
+    pub(super) fn end(&self) -> Result<()> {
+        let record = IdentityRecord {
+            clean: true,
+            ..self.record
+        };
+        let device = StampedDevice::new(&*self.file, self.stamp.clone());
+        write_identity(&device, &self.raw, &record)?;
+        self.path.iter().for_each(|path| place::remove(path));
+        Ok(())
+    }
+}
