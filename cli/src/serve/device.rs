@@ -186,7 +186,6 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
         journal: cow.journal,
         chunk_size_if_unused: cow.chunk_size.unwrap_or_default(),
         max_cow_bytes: cow.max_bytes,
-        ..SnapshotOptions::default()
     };
     let opened = Snapshot::open(&Arc::new(origin), &cow.path, &options);
     let (snapshot, notes) = opened.inspect_err(|error| {
