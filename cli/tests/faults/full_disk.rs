@@ -130,6 +130,7 @@ fn clients(place: Place, seed: u64) -> Result<()> {
         clients: 1 + rng.below(3),
         depth: 16,
         flush_every: [0, 7, 100][usize::try_from(rng.below(3))?],
+        reach: usize::MAX,
         writes_only: rng.below(2) == 0,
     };
     let press = |answers: &mut Answers, seed: u64, refusals: u64| -> Result<()> {

@@ -23,6 +23,8 @@ pub(crate) struct Load {
     pub(crate) depth: usize,
     /// One request in so many is a flush; 0: none is.
     pub(crate) flush_every: u64,
+    /// They write to the first so many bytes of the device.
+    pub(crate) reach: usize,
     /// Writes only, no zeroing and no trim.
     pub(crate) writes_only: bool,
 }
@@ -102,7 +104,7 @@ fn client(
         return Ok(answers);
     };
     let mut in_flight = Vec::new();
-    let size = lock(written).len();
+    let size = lock(written).len().min(load.reach);
     while !stop.load(Ordering::Relaxed) {
         if load.flush_every > 0 && rng.below(load.flush_every) == 0 {
             let Ok(cookie) = client.send(command::FLUSH, 0, 0, &[]) else {

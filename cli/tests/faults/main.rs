@@ -4,9 +4,12 @@
 //! By hand, with the figures of a full run and the tables it prints:
 //! `USNAP_TEST_SCALE=full cargo test --release -p usnap --test faults -- --nocapture`.
 
+mod contender;
 mod cost;
 mod failing_disk;
 mod full_disk;
+mod kill_rounds;
+mod killed;
 mod knobs;
 mod load;
 mod logged;
