@@ -11,10 +11,12 @@ mod history;
 mod input;
 mod snapshot_ops;
 mod store_open;
+mod store_repair;
 mod transmission;
 
 pub use canary::canary;
 pub use handshake::nbd_handshake;
 pub use snapshot_ops::snapshot_ops;
 pub use store_open::store_open;
+pub use store_repair::store_repair;
 pub use transmission::nbd_transmission;

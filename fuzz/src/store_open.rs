@@ -15,7 +15,7 @@ use crate::input::Input;
 
 /// The largest chunks that are served.
 const CHUNK_LEN_MAX: usize = 16 << 20;
-const IMAGE_LEN_MAX: usize = 1 << 20;
+pub(crate) const IMAGE_LEN_MAX: usize = 1 << 20;
 
 /// A number that is mostly small, and now and then anything.
 fn number(input: &mut Input<'_>) -> u64 {
@@ -33,7 +33,7 @@ fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
 }
 
 /// A store with a sound header, and entries and bytes as they come.
-fn made_up(input: &mut Input<'_>) -> Vec<u8> {
+pub(crate) fn made_up(input: &mut Input<'_>) -> Vec<u8> {
     let chunk_len = 512 << (input.u8() % 3);
     let len = chunk_len * (2 + usize::from(input.u8())) + usize::from(input.u8());
     let mut image = vec![0; len];

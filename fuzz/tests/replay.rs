@@ -150,6 +150,12 @@ fn any_bytes_are_opened_or_refused_as_the_rules_say() {
 }
 
 #[test]
+fn any_bytes_are_repaired_or_left_alone() {
+    let places = ["no store", "sound", "refused", "mended"];
+    replay("store_repair", usnap_fuzz::store_repair, 5_000, &places);
+}
+
+#[test]
 fn histories_hold() {
     let places = ["memory", "snapshots", "files"];
     replay("snapshot_ops", usnap_fuzz::snapshot_ops, 1_000, &places);

@@ -44,7 +44,13 @@ pub(crate) fn find_header(
     device: &dyn BlockDevice,
     told: Option<ChunkSize>,
 ) -> Result<FoundHeader> {
-    let error = match read_header(device) {
+    let found = read_header(device);
+    if let Some(told) = told
+        && let Some(damaged) = read_damaged(device)?
+    {
+        refuse_where_another_fits(device, DiskHeader::decode(&damaged.raw), told)?;
+    }
+    let error = match found {
         Ok(sector) => {
             let said = sector.header.chunk_size;
             let sound = FoundHeader {
@@ -60,12 +66,10 @@ pub(crate) fn find_header(
             {
                 return Err(contradicted(device, told, said));
             }
-            // Whoever makes a store zeroes the whole header chunk, so that no area of smaller
-            // chunks is left in it; an older one of larger chunks may well lie behind.
-            let may_be = |found: ChunkSize| first == FirstEntry::Impossible || found < said;
             return match conclude(device, DiskHeader::decode(&sector.raw), told)? {
                 Concluded::One(candidate)
-                    if candidate.scan.entry_count() > 0 && may_be(candidate.chunk_size) =>
+                    if candidate.scan.entry_count() > 0
+                        && fits_better(candidate.chunk_size, first, said) =>
                 {
                     let why = format!(
                         "its chunk size of {} bytes does not fit the areas",
@@ -299,6 +303,42 @@ fn read_damaged(device: &dyn BlockDevice) -> Result<Option<HeaderSector>> {
         raw: sector.first_chunk().copied().unwrap_or_default(),
         identity: IdentityRecord::decode(record, crc32fast::hash),
     }))
+}
+
+/// Whether a chunk size under which there are entries is to be taken rather than `said`, whose first
+/// entry is this. Whoever makes a store zeroes the whole header chunk, so that no area of smaller
+/// chunks is left in it; an older one of larger chunks may well lie behind.
+fn fits_better(found: ChunkSize, first: FirstEntry, said: ChunkSize) -> bool {
+    first == FirstEntry::Impossible || found < said
+}
+
+/// A person may err, too.
+fn refuse_where_another_fits(
+    device: &dyn BlockDevice,
+    raw: DiskHeader,
+    told: ChunkSize,
+) -> Result<()> {
+    if told.whole_chunks(device.size_bytes()) < 2 {
+        return Ok(());
+    }
+    let first = first_entry(device, told);
+    if first == FirstEntry::Possible {
+        return Ok(());
+    }
+    let Concluded::One(other) = conclude(device, raw, None)? else {
+        return Ok(());
+    };
+    if other.chunk_size == told || !fits_better(other.chunk_size, first, told) {
+        return Ok(());
+    }
+    let (found, entries) = (other.chunk_size.bytes(), other.scan.entry_count());
+    let context = format!(
+        "cannot take {} for the chunk size of {}: nothing is there, and chunks of {found} bytes \
+         fit, with {entries} entries",
+        told.bytes(),
+        device.name()
+    );
+    Err(Error::new(ErrorKind::Corrupt, context).with_hint(format!("try --chunk-size {found}")))
 }
 
 fn nothing_fits(device: &dyn BlockDevice, told: Option<ChunkSize>) -> Error {
