@@ -28,6 +28,8 @@ pub enum Need {
     GuestKernel,
     /// Mounts that only we and our children see.
     PrivateMounts,
+    /// The same, of a filesystem in a file, which takes root.
+    LoopMounts,
 }
 
 /// The programs and modules for a guest; the directory below is where Debian puts its modules.
@@ -93,6 +95,14 @@ impl Need {
                 ];
                 let works = succeeds(Command::new("unshare").args(probe));
                 (!works).then(|| "private mounts (unshare --mount)".to_owned())
+            }
+            Self::LoopMounts => {
+                let script = "f=$(mktemp) && truncate -s 4M $f && mke2fs -q -t ext4 $f && \
+                    mount -o loop $f /mnt; status=$?; rm -f $f; exit $status";
+                let probe = ["--mount", "sh", "-c", script];
+                let path = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
+                let works = succeeds(Command::new("unshare").args(probe).env("PATH", path));
+                (!works).then(|| "root, loop devices and ext4".to_owned())
             }
         }
     }
