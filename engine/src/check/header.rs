@@ -45,7 +45,11 @@ pub(crate) fn find_header(
     told: Option<ChunkSize>,
 ) -> Result<FoundHeader> {
     let found = read_header(device);
+    let agrees = |sector: &HeaderSector| {
+        first_entry(device, sector.header.chunk_size) == FirstEntry::Possible
+    };
     if let Some(told) = told
+        && !found.as_ref().is_ok_and(agrees)
         && let Some(damaged) = read_damaged(device)?
     {
         refuse_where_another_fits(device, DiskHeader::decode(&damaged.raw), told)?;
