@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use usnap_format::SECTOR_SIZE;
 
 use super::{CallKind, Dice, ask_below};
-use crate::device::{Attempt, BlockDevice, ZeroFlags, check_range};
+use crate::device::{Attempt, BlockDevice, RoomBelow, ZeroFlags, check_range};
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
 
@@ -125,13 +126,15 @@ struct State {
     paused: bool,
     budget: Option<Budget>,
     calls: u64,
-    met: u64,
+    /// The calls that failed, and where.
+    met: Vec<(CallKind, u64)>,
 }
 
 /// A device that fails as it is told.
 pub struct Flaky {
     below: Arc<dyn BlockDevice>,
     state: Mutex<State>,
+    reservations_needed: AtomicBool,
 }
 
 impl Flaky {
@@ -141,7 +144,13 @@ impl Flaky {
         Self {
             below,
             state: Mutex::default(),
+            reservations_needed: AtomicBool::new(false),
         }
+    }
+
+    /// Says from now on that a write may miss its space later, unless it was reserved.
+    pub fn need_reservations(&self) {
+        self.reservations_needed.store(true, Ordering::Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -177,7 +186,13 @@ impl Flaky {
     /// How many calls have failed, for want of space as well.
     #[must_use]
     pub fn faults_met(&self) -> u64 {
-        self.state().met
+        self.state().met.len() as u64
+    }
+
+    /// The calls that have failed, in order: which kind, and where it began (0 for a flush).
+    #[must_use]
+    pub fn failed_calls(&self) -> Vec<(CallKind, u64)> {
+        self.state().met.clone()
     }
 
     /// How many calls there were.
@@ -233,7 +248,7 @@ impl Flaky {
             return None;
         }
         let failure = armed.fault.failure;
-        state.met += 1;
+        state.met.push((kind, offset));
         Some(failure)
     }
 
@@ -246,7 +261,7 @@ impl Flaky {
     }
 
     /// Takes space for a range; how many bytes of it have theirs.
-    fn allocate(&self, offset: u64, len: u64) -> u64 {
+    fn allocate(&self, call: CallKind, offset: u64, len: u64) -> u64 {
         let mut state = self.state();
         let Some(budget) = &mut state.budget else {
             return len;
@@ -256,7 +271,7 @@ impl Flaky {
                 continue;
             }
             if budget.left_bytes < SECTOR_SIZE {
-                state.met += 1;
+                state.met.push((call, offset));
                 return (sector * SECTOR_SIZE).saturating_sub(offset);
             }
             budget.left_bytes -= SECTOR_SIZE;
@@ -289,7 +304,22 @@ fn half(offset: u64, len: u64) -> u64 {
 }
 
 impl BlockDevice for Flaky {
-    ask_below!();
+    ask_below!(all but room);
+
+    fn needs_reservation(&self) -> bool {
+        self.reservations_needed.load(Ordering::Relaxed) || self.below.needs_reservation()
+    }
+
+    fn room_below(&self) -> Option<RoomBelow> {
+        let state = self.state();
+        let Some(budget) = &state.budget else {
+            return self.below.room_below();
+        };
+        Some(RoomBelow {
+            free_bytes: budget.left_bytes,
+            allocated_bytes: budget.allocated.len() as u64 * SECTOR_SIZE,
+        })
+    }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         match self.meet(CallKind::Read, offset) {
@@ -311,7 +341,10 @@ impl BlockDevice for Flaky {
         let (done, kind) = match self.meet(CallKind::Write, offset) {
             Some(failure) if failure.short => (half(offset, len), failure.kind),
             Some(failure) => (0, failure.kind),
-            None => (self.allocate(offset, len), ErrorKind::NoSpace),
+            None => (
+                self.allocate(CallKind::Write, offset, len),
+                ErrorKind::NoSpace,
+            ),
         };
         let part = data.get(..to_usize(done)).unwrap_or(data);
         if !part.is_empty() {
@@ -344,7 +377,10 @@ impl BlockDevice for Flaky {
         let (done, kind) = match self.meet(CallKind::Zero, offset) {
             Some(failure) if failure.short => (half(offset, len), failure.kind),
             Some(failure) => (0, failure.kind),
-            None if flags.no_hole => (self.allocate(offset, len), ErrorKind::NoSpace),
+            None if flags.no_hole => (
+                self.allocate(CallKind::Zero, offset, len),
+                ErrorKind::NoSpace,
+            ),
             None => (len, ErrorKind::NoSpace),
         };
         if done > 0 {
@@ -363,7 +399,7 @@ impl BlockDevice for Flaky {
         if let Some(failure) = self.meet(CallKind::Reserve, offset) {
             return Err(self.refusal(failure.kind, CallKind::Reserve));
         }
-        if self.allocate(offset, len) < len {
+        if self.allocate(CallKind::Reserve, offset, len) < len {
             return Err(self.refusal(ErrorKind::NoSpace, CallKind::Reserve));
         }
         self.below.reserve_at(offset, len)

@@ -75,6 +75,17 @@ impl Dice {
 /// What a device here leaves to the one below it: questions.
 macro_rules! ask_below {
     () => {
+        fn needs_reservation(&self) -> bool {
+            self.below.needs_reservation()
+        }
+
+        fn room_below(&self) -> Option<crate::device::RoomBelow> {
+            self.below.room_below()
+        }
+
+        ask_below!(all but room);
+    };
+    (all but room) => {
         fn size_bytes(&self) -> u64 {
             self.below.size_bytes()
         }

@@ -46,16 +46,24 @@ pub(crate) fn load(cow: &[u8]) -> Result<PlainStore, String> {
 
 /// What origin and store are together: the origin's bytes, with each exception's chunk over them.
 pub(crate) fn compose(origin: &[u8], cow: &[u8]) -> Result<Vec<u8>, String> {
-    let store = load(cow)?;
+    compose_store(origin, cow, &load(cow)?)
+}
+
+/// The same, of a store that is loaded already.
+pub(crate) fn compose_store(
+    origin: &[u8],
+    cow: &[u8],
+    store: &PlainStore,
+) -> Result<Vec<u8>, String> {
     let mut content = origin.to_vec();
-    for (old_chunk, new_chunk) in store.exceptions {
-        let to = usize::try_from(old_chunk).ok();
+    for (old_chunk, new_chunk) in &store.exceptions {
+        let to = usize::try_from(*old_chunk).ok();
         let to = to.and_then(|chunk| chunk.checked_mul(store.chunk_len));
         // A chunk that the origin does not have is nowhere to be seen.
         let Some(to) = to.filter(|to| *to < content.len()) else {
             continue;
         };
-        let from = usize::try_from(new_chunk).unwrap() * store.chunk_len;
+        let from = usize::try_from(*new_chunk).unwrap() * store.chunk_len;
         let len = store.chunk_len.min(content.len() - to);
         let Some(chunk) = cow.get(from..from + len) else {
             return Err(format!("new chunk {new_chunk} is not there"));
