@@ -1,14 +1,13 @@
 //! What the filesystem below a file promises, and how much room it has.
 //!
-//! Whether a write that succeeded has its space, although the blocks are chosen later: looked up in
-//! each filesystem's code, and tried by filling small ones (DESIGN.md, "Full").
+//! Whether a write that succeeded has its space, although the blocks are chosen later: tried by
+//! filling small filesystems and flushing then (DESIGN.md, "Full").
 //!
 //! | filesystem | when a write takes its space |
 //! |---|---|
 //! | ext2, ext3, ext4 | in the write: a block, or with delayed allocation a reservation for one |
 //! | xfs | in the write: a reservation against the free blocks |
 //! | btrfs | in the write: a reservation in the data space; for files without data copy-on-write also |
-//! | f2fs | in the write: a reserved block |
 //! | tmpfs, ramfs | in the write: the page |
 //! | anything else | unknown: network and user-space filesystems cache what they can't place |
 
@@ -16,11 +15,10 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 /// Magic numbers of the filesystems that take space in the write (statfs(2)).
-const TAKES_SPACE_IN_WRITE: [u64; 6] = [
+const TAKES_SPACE_IN_WRITE: [u64; 5] = [
     0xef53,      // ext2, ext3, ext4
     0x5846_5342, // xfs
     0x9123_683e, // btrfs
-    0xf2f5_2010, // f2fs
     0x0102_1994, // tmpfs
     0x8584_58f6, // ramfs
 ];
@@ -69,7 +67,7 @@ mod tests {
             // As a machine with signed 32 bits gives it.
             assert!(is_known(magic | 0xffff_ffff_0000_0000), "{magic:x}");
         }
-        // NFS, FUSE, CIFS, overlayfs, 9p, ZFS, and the one that user-mode Linux has of its host.
+        // NFS, FUSE, CIFS, overlayfs, 9p, ZFS, user-mode Linux's hostfs, f2fs.
         for magic in [
             0x6969,
             0x6573_5546,

@@ -10,7 +10,7 @@
 //! - An epoch that ends well makes every earlier one durable too, since a failed epoch's
 //!   exceptions come first in the next one.
 //!
-//! Lock order: `state` before nothing; `area` is taken by the leader alone, never with `state`.
+//! Lock order: `area`, which the leader alone takes, then `state`; nothing is taken with `state`.
 //! No lock that a reader or writer takes is held across I/O.
 
 mod allocate;
