@@ -10,8 +10,9 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use usnap_test_support::{Lab, RawClient, Scratch, Serve, Server};
+use usnap_test_support::{Lab, Need, RawClient, Scratch, Serve, Server, missing};
 
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
 
@@ -417,5 +418,79 @@ fn a_store_without_a_record_has_a_journal_once_it_is_adopted() -> Result<()> {
     let server = bench.serve(&[])?.start()?;
     ensure!(bytes(&server)? == expected(&[(0..2, 1)]));
     server.stop()?;
+    Ok(())
+}
+
+/// What a journal could cost. Waiting and waking depend on who comes first.
+const COUNTED: [&str; 14] = [
+    "clock_gettime",
+    "fallocate",
+    "fdatasync",
+    "fstat",
+    "fsync",
+    "lseek",
+    "msync",
+    "newfstatat",
+    "pread64",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "statx",
+    "sync_file_range",
+];
+
+/// How many system calls of these a server makes that serves this many first writes, from start to end.
+fn calls(bench: &Bench, journal: &str, writes: u64) -> Result<u64> {
+    let path = |name: &str| bench.scratch.join(&format!("{journal}-{writes}.{name}"));
+    let (counts, pid_file) = (path("counts"), path("pid"));
+    let mut traced = Command::new("strace");
+    traced
+        .args(["-f", "-c", "-U", "calls,name", "-o"])
+        .arg(&counts);
+    traced.arg(LAB.program());
+    let serve = Serve::wrapped(traced, Path::new("/tmp"), &bench.scratch.join("disk.img"))?;
+    let args = ["--commit-interval", "0", "--journal", journal, "--pid-file"];
+    let pid_file_arg = pid_file.to_str().context("no UTF-8")?;
+    let server = serve
+        .cow(&path("cow"))
+        .args(&args)
+        .args(&[pid_file_arg])
+        .start()?;
+    write(&server, 0..writes, 1)?;
+    // Not strace: that would leave the server alone.
+    let pid = std::fs::read_to_string(&pid_file)?.trim().parse()?;
+    kill_process(Pid::from_raw(pid).context("no pid")?, Signal::TERM)?;
+    server.ended()?;
+    let counted = std::fs::read_to_string(&counts)?;
+    let calls = counted.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let number = words.next()?.parse::<u64>().ok()?;
+        words.next().filter(|name| COUNTED.contains(name))?;
+        Some(number)
+    });
+    Ok(calls.sum())
+}
+
+#[test]
+fn a_write_costs_no_system_call_more_with_a_journal() -> Result<()> {
+    if missing(&[Need::Program("strace")])? {
+        return Ok(());
+    }
+    let bench = Bench::new("calls")?;
+    // What a session begins and ends with is paid for once.
+    let of_writes = |journal| -> Result<u64> {
+        let few = calls(&bench, journal, 10)?;
+        let many = calls(&bench, journal, 60)?;
+        Ok(many.saturating_sub(few))
+    };
+    let (with, without) = (of_writes("auto")?, of_writes("off")?);
+    ensure!(
+        without >= 50,
+        "{without} calls for 50 writes: nothing was counted"
+    );
+    ensure!(
+        with < without + 5,
+        "50 writes take {with} calls, {without} without a journal"
+    );
     Ok(())
 }

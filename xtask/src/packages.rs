@@ -22,6 +22,7 @@ const NEEDED: &[(&str, Sign)] = &[
     ("nbdkit", Sign::Program("nbdkit")),
     ("python3-libnbd", Sign::PythonModule("nbd")),
     ("qemu-utils", Sign::Program("qemu-io")),
+    ("strace", Sign::Program("strace")),
     ("user-mode-linux", Sign::Directory("/usr/lib/uml/modules")),
 ];
 

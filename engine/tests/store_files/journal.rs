@@ -1,0 +1,372 @@
+//! Journals of real files, on the disk and in memory. A kill is a snapshot dropped without being
+//! closed: what a process leaves is the page cache and the mapped pages, and both are there.
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+use usnap_engine::device::BlockDevice;
+use usnap_engine::origin::Origin;
+use usnap_engine::store::cow_file::create;
+use usnap_engine::{
+    ErrorKind, JournalMode, JournalState, Result, Snapshot, SnapshotOptions, journal_waiting,
+};
+use usnap_format::{Exception, IdentityRecord, NewChunk, OldChunk};
+
+use crate::bench::{CHUNK, create_options};
+
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new(root: &str) -> Self {
+        let folder = TempDir::new_in(root).unwrap();
+        std::fs::write(folder.path().join("origin"), [5; 64 * CHUNK]).unwrap();
+        create(&folder.path().join("cow"), &create_options(200)).unwrap();
+        Self { folder }
+    }
+
+    fn each(test: impl Fn(&Self)) {
+        for root in ["/tmp", "/dev/shm"] {
+            test(&Self::new(root));
+        }
+    }
+
+    fn cow(&self) -> PathBuf {
+        self.folder.path().join("cow")
+    }
+
+    fn open_as(&self, cow: &Path, options: &SnapshotOptions) -> Result<(Snapshot, Vec<String>)> {
+        let origin = Origin::open(&self.folder.path().join("origin")).unwrap();
+        Snapshot::open(&Arc::new(origin), cow, options)
+    }
+
+    fn open(&self) -> Snapshot {
+        self.open_as(&self.cow(), &SnapshotOptions::default())
+            .unwrap()
+            .0
+    }
+
+    fn refused(&self, mode: JournalMode) -> String {
+        let before = self.everything();
+        let error = self.open_as(&self.cow(), &with_mode(mode)).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::JournalInDoubt, "{error:?}");
+        assert!(
+            self.everything() == before,
+            "a refused open changes nothing"
+        );
+        format!("{error:?} ({})", error.hint().unwrap())
+    }
+
+    fn write_and_kill(&self, chunks: std::ops::Range<u64>) {
+        let snapshot = self.open();
+        for chunk in chunks {
+            write(&snapshot, chunk, 1);
+        }
+    }
+
+    fn journals(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap();
+        entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|end| end == "journal"))
+            .collect()
+    }
+
+    /// Name, content and time of each file.
+    fn everything(&self) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
+        let mut paths = self.journals();
+        paths.push(self.cow());
+        let look = |path: PathBuf| {
+            let time = path.metadata().unwrap().modified().unwrap();
+            (path.clone(), std::fs::read(path).unwrap(), time)
+        };
+        paths.into_iter().map(look).collect()
+    }
+
+    fn record(&self) -> IdentityRecord {
+        let bytes = std::fs::read(self.cow()).unwrap();
+        IdentityRecord::decode(&bytes[16..512], crc32fast::hash)
+            .unwrap()
+            .unwrap()
+    }
+}
+
+fn with_mode(journal: JournalMode) -> SnapshotOptions {
+    SnapshotOptions {
+        journal,
+        ..SnapshotOptions::default()
+    }
+}
+
+fn write(snapshot: &Snapshot, chunk: u64, byte: u8) {
+    let data = [byte; CHUNK];
+    snapshot.write_at(&data, chunk * CHUNK as u64).unwrap();
+}
+
+fn byte_of(snapshot: &Snapshot, chunk: u64) -> u8 {
+    let mut data = [0; CHUNK];
+    snapshot.read_at(&mut data, chunk * CHUNK as u64).unwrap();
+    assert_eq!(data, [data[0]; CHUNK]);
+    data[0]
+}
+
+#[test]
+fn a_journal_lies_beside_the_file_while_it_is_served_and_is_nobody_elses() {
+    Bench::each(|bench| {
+        let snapshot = bench.open();
+        let journals = bench.journals();
+        assert_eq!(journals.len(), 1);
+        let metadata = journals[0].metadata().unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+        let record = bench.record();
+        assert!(!record.clean && record.session != [0; 16] && record.boot_id != [0; 16]);
+        let report = snapshot.report().journal;
+        assert_eq!(report.state, JournalState::Active);
+        assert_eq!(report.path.as_ref(), journals.first());
+        assert_eq!(journal_waiting(&bench.cow()).unwrap(), None, "it is in use");
+
+        write(&snapshot, 3, 1);
+        snapshot.close().unwrap();
+        snapshot.close().unwrap();
+        assert!(bench.journals().is_empty());
+        let closed = bench.record();
+        assert!(closed.clean && closed.session == record.session);
+        drop(snapshot);
+        let (snapshot, notes) = bench
+            .open_as(&bench.cow(), &SnapshotOptions::default())
+            .unwrap();
+        assert!(notes.is_empty(), "{notes:?}");
+        assert!(!bench.record().clean && bench.record().session != record.session);
+        assert_eq!(byte_of(&snapshot, 3), 1);
+    });
+}
+
+#[test]
+fn what_waits_is_known_beforehand_and_replayed() {
+    Bench::each(|bench| {
+        bench.write_and_kill(7..10);
+        let waiting = journal_waiting(&bench.cow()).unwrap().unwrap();
+        let missing = |n: u64| Exception {
+            old_chunk: OldChunk(7 + n),
+            new_chunk: NewChunk(2 + n),
+        };
+        assert_eq!(waiting.missing, (0..3).map(missing).collect::<Vec<_>>());
+        assert!(waiting.is_believed() && !waiting.is_latched);
+        assert_eq!(waiting.path.as_ref(), bench.journals().first());
+        let at_rest = usnap_engine::dump::status(&bench.cow()).unwrap();
+        assert_eq!(at_rest.journal.state, JournalState::Waiting);
+        assert_eq!(
+            (at_rest.journal.pending, at_rest.exceptions.committed),
+            (3, 0)
+        );
+
+        let (snapshot, notes) = bench
+            .open_as(&bench.cow(), &SnapshotOptions::default())
+            .unwrap();
+        assert!(notes[0].starts_with("replayed 3 exceptions"), "{notes:?}");
+        assert_eq!(bench.journals().len(), 1, "the old one is gone");
+        assert!((7..10).all(|chunk| byte_of(&snapshot, chunk) == 1));
+        assert_eq!(snapshot.report().exceptions.committed, 3);
+    });
+}
+
+#[test]
+fn a_latched_store_is_refused_until_its_journal_is_discarded() {
+    let bench = Bench::new("/tmp");
+    let snapshot = bench.open();
+    write(&snapshot, 1, 1);
+    snapshot.flush().unwrap();
+    write(&snapshot, 2, 1);
+    // What was written is cut off, so the commit fails for good.
+    let file = File::options().write(true).open(bench.cow()).unwrap();
+    file.set_len(3 * CHUNK as u64).unwrap();
+    snapshot.flush().unwrap_err();
+    let live = snapshot.report();
+    assert!(live.latched.is_some());
+    assert_eq!(live.journal.state, JournalState::Latched);
+    snapshot.close().unwrap_err();
+    drop(snapshot);
+    assert_eq!(bench.journals().len(), 1, "it stays, to say so");
+
+    assert!(journal_waiting(&bench.cow()).unwrap().unwrap().is_latched);
+    for mode in [JournalMode::Auto, JournalMode::Replay, JournalMode::Off] {
+        let said = bench.refused(mode);
+        assert!(
+            said.contains("a flush failed") && said.contains("--journal=discard"),
+            "{said}"
+        );
+    }
+    let (snapshot, _) = bench
+        .open_as(&bench.cow(), &with_mode(JournalMode::Discard))
+        .unwrap();
+    assert_eq!((byte_of(&snapshot, 1), byte_of(&snapshot, 2)), (1, 5));
+    assert_eq!(bench.journals().len(), 1, "a new one");
+    assert_eq!(snapshot.report().journal.state, JournalState::Active);
+}
+
+#[test]
+fn each_doubt_refuses_and_replay_overrules_it() {
+    type Trick = fn(&Bench);
+    let tricks: [(&str, Trick); 2] = [
+        ("last modified by somebody else", |bench| {
+            let file = File::options().write(true).open(bench.cow()).unwrap();
+            let later = SystemTime::now() + Duration::from_secs(20);
+            file.set_modified(later).unwrap();
+        }),
+        ("for another file", |bench| {
+            let copy = bench.folder.path().join("copy");
+            std::fs::copy(bench.cow(), &copy).unwrap();
+            std::fs::rename(copy, bench.cow()).unwrap();
+        }),
+    ];
+    for (doubt, trick) in tricks {
+        Bench::each(|bench| {
+            bench.write_and_kill(0..3);
+            trick(bench);
+            for mode in [JournalMode::Auto, JournalMode::Off] {
+                let said = bench.refused(mode);
+                assert!(
+                    said.contains(doubt) && said.contains("3 exceptions"),
+                    "{said}"
+                );
+                assert!(said.contains("--journal=replay") && said.contains("--journal=discard"));
+            }
+            let waiting = journal_waiting(&bench.cow()).unwrap().unwrap();
+            assert!(waiting.doubts[0].contains(doubt), "{waiting:?}");
+            assert_eq!(waiting.missing.len(), 3);
+            let replay = with_mode(JournalMode::Replay);
+            let (snapshot, _) = bench.open_as(&bench.cow(), &replay).unwrap();
+            assert!((0..3).all(|chunk| byte_of(&snapshot, chunk) == 1));
+        });
+    }
+}
+
+#[test]
+fn a_damaged_journal_is_refused_whatever_is_asked_and_kept_when_it_is_discarded() {
+    let bench = Bench::new("/tmp");
+    bench.write_and_kill(0..3);
+    let journal = bench.journals().remove(0);
+    let file = File::options().write(true).open(&journal).unwrap();
+    file.write_all_at(&[0xee; 8], 40).unwrap();
+    for mode in [JournalMode::Auto, JournalMode::Replay] {
+        let said = bench.refused(mode);
+        assert!(said.contains("header is damaged"), "{said}");
+    }
+    let waiting = journal_waiting(&bench.cow()).unwrap().unwrap();
+    assert!(waiting.hopeless.is_some() && !waiting.is_believed());
+    let (snapshot, _) = bench
+        .open_as(&bench.cow(), &with_mode(JournalMode::Discard))
+        .unwrap();
+    assert_eq!(byte_of(&snapshot, 0), 5);
+    assert!(journal.exists(), "nobody knows whose it is");
+}
+
+#[test]
+fn without_its_journal_a_killed_store_is_served_and_that_is_said_once() {
+    let bench = Bench::new("/tmp");
+    bench.write_and_kill(0..3);
+    std::fs::remove_file(bench.journals().remove(0)).unwrap();
+    let status = usnap_engine::dump::status(&bench.cow()).unwrap();
+    assert_eq!(status.journal.state, JournalState::Absent);
+    let notes = bench
+        .open_as(&bench.cow(), &SnapshotOptions::default())
+        .unwrap()
+        .1;
+    assert!(notes[0].contains("may be missing"), "{notes:?}");
+    // Killed again at once, but this time there is a journal, which has nothing.
+    let notes = bench
+        .open_as(&bench.cow(), &SnapshotOptions::default())
+        .unwrap()
+        .1;
+    assert!(notes.is_empty(), "{notes:?}");
+}
+
+#[test]
+fn a_journal_of_an_earlier_boot_is_worth_nothing_and_goes_without_a_word() {
+    let bench = Bench::new("/tmp");
+    bench.write_and_kill(0..3);
+    let record = IdentityRecord {
+        boot_id: [7; 16],
+        ..bench.record()
+    };
+    let file = File::options().write(true).open(bench.cow()).unwrap();
+    let bytes = record.encode(crc32fast::hash);
+    file.write_all_at(&bytes, 16).unwrap();
+    assert_eq!(journal_waiting(&bench.cow()).unwrap(), None);
+    let (snapshot, notes) = bench
+        .open_as(&bench.cow(), &SnapshotOptions::default())
+        .unwrap();
+    assert!(notes.is_empty(), "{notes:?}");
+    assert_eq!(
+        byte_of(&snapshot, 0),
+        5,
+        "the page cache is gone with a boot"
+    );
+    assert_eq!(bench.journals().len(), 1, "the old one is gone");
+}
+
+#[test]
+fn a_read_only_open_shows_what_waits_and_writes_nothing() {
+    let bench = Bench::new("/tmp");
+    bench.write_and_kill(0..3);
+    let before = bench.everything();
+    let options = SnapshotOptions {
+        read_only: true,
+        ..SnapshotOptions::default()
+    };
+    let (snapshot, notes) = bench.open_as(&bench.cow(), &options).unwrap();
+    assert!(
+        notes[0].starts_with("shown, not committed: 3 exceptions"),
+        "{notes:?}"
+    );
+    assert!((0..3).all(|chunk| byte_of(&snapshot, chunk) == 1));
+    assert_eq!(snapshot.report().journal.state, JournalState::Waiting);
+    snapshot.flush().unwrap();
+    snapshot.close().unwrap();
+    drop(snapshot);
+    assert!(
+        bench.everything() == before,
+        "a read-only open writes nothing"
+    );
+    assert_eq!(byte_of(&bench.open(), 2), 1);
+}
+
+#[test]
+fn changes_of_every_kind_leave_a_time_that_the_journal_knows() {
+    use usnap_engine::device::ZeroFlags;
+    Bench::each(|bench| {
+        let changes: [fn(&Snapshot); 5] = [
+            |snapshot| write(snapshot, 0, 2),
+            |snapshot| snapshot.discard_at(0, CHUNK as u64).unwrap(),
+            |snapshot| {
+                let no_hole = ZeroFlags {
+                    no_hole: true,
+                    fast: false,
+                };
+                snapshot.zero_at(0, CHUNK as u64, no_hole).unwrap();
+            },
+            |snapshot| {
+                let length = CHUNK as u64;
+                snapshot.zero_at(0, length, ZeroFlags::default()).unwrap();
+            },
+            |snapshot| snapshot.flush().unwrap(),
+        ];
+        for change in changes {
+            let snapshot = bench.open();
+            write(&snapshot, 0, 1);
+            // Later than what is near enough.
+            std::thread::sleep(Duration::from_millis(300));
+            change(&snapshot);
+            drop(snapshot);
+            let (_, notes) = bench
+                .open_as(&bench.cow(), &SnapshotOptions::default())
+                .unwrap();
+            assert!(notes.len() < 2, "{notes:?}");
+        }
+    });
+}
