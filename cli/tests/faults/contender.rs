@@ -5,16 +5,22 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use usnap_test_support::disks::device;
 use usnap_test_support::lab::text;
 use usnap_test_support::tool::wait;
 use usnap_test_support::{RawClient, Scratch, Serve, Server, Tool};
 
 use crate::LAB;
+use crate::machine::{self, clear};
 
 /// A program that serves changes over an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contender {
     Usnap,
+    /// Which must lose something, or the rounds are blind.
+    UsnapWithoutJournal,
+    /// With a block device as its COW, inside the guest.
+    UsnapOnDevice,
     QemuNbd,
 }
 
@@ -28,21 +34,26 @@ impl Contender {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Usnap => "usnap",
+            Self::UsnapWithoutJournal => "usnap, no journal",
+            Self::UsnapOnDevice => "usnap, block device",
             Self::QemuNbd => "qemu-nbd, qcow2",
         }
     }
 
-    pub(crate) fn file_name(self) -> &'static str {
+    /// Where its store is, with `place` for files.
+    pub(crate) fn store(self, place: &Path) -> Result<PathBuf> {
         match self {
-            Self::Usnap => "store.cow",
-            Self::QemuNbd => "store.qcow2",
+            Self::Usnap | Self::UsnapWithoutJournal => Ok(place.join("store.cow")),
+            Self::UsnapOnDevice => device("COW"),
+            Self::QemuNbd => Ok(place.join("store.qcow2")),
         }
     }
 
     /// Makes what the program does not make itself when it starts.
     pub(crate) fn create(self, origin: &Path, store: &Path) -> Result<()> {
         match self {
-            Self::Usnap => Ok(()),
+            Self::Usnap | Self::UsnapWithoutJournal => Ok(()),
+            Self::UsnapOnDevice => clear(store),
             Self::QemuNbd => Tool::new("qemu-img")
                 .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
                 .args([origin, store])
@@ -54,7 +65,9 @@ impl Contender {
     /// Starts it and waits until it serves. `options` are usnap's.
     pub(crate) fn start(self, origin: &Path, store: &Path, options: &[String]) -> Result<Running> {
         match self {
-            Self::Usnap => Ok(Running::Usnap(serve(origin, store, options)?.start()?)),
+            Self::Usnap | Self::UsnapWithoutJournal | Self::UsnapOnDevice => {
+                Ok(Running::Usnap(self.serve(origin, store, options)?.start()?))
+            }
             Self::QemuNbd => {
                 let place = qemu_place()?;
                 let mut child = qemu(store, &place)?.spawn().context("no qemu-nbd")?;
@@ -81,7 +94,9 @@ impl Contender {
         pause: Duration,
     ) -> Result<()> {
         match self {
-            Self::Usnap => serve(origin, store, options)?.kill_after(pause),
+            Self::Usnap | Self::UsnapWithoutJournal | Self::UsnapOnDevice => {
+                self.serve(origin, store, options)?.kill_after(pause)
+            }
             Self::QemuNbd => {
                 let place = qemu_place()?;
                 let mut child = qemu(store, &place)?.spawn().context("no qemu-nbd")?;
@@ -96,7 +111,7 @@ impl Contender {
     /// Whether the program's own check finds nothing wrong with the store.
     pub(crate) fn is_sound(self, store: &Path) -> Result<bool> {
         match self {
-            Self::Usnap => {
+            Self::Usnap | Self::UsnapWithoutJournal | Self::UsnapOnDevice => {
                 if !store.exists() {
                     return Ok(true);
                 }
@@ -113,6 +128,24 @@ impl Contender {
                 Ok(matches!(output.status.code(), Some(0 | 3)))
             }
         }
+    }
+
+    fn serve(self, origin: &Path, store: &Path, options: &[String]) -> Result<Serve> {
+        if self == Self::UsnapOnDevice {
+            // A device can't say that nobody else wrote to it, so the user has to.
+            let words = options
+                .chunks(2)
+                .filter(|pair| !matches!(pair[0].as_str(), "--cow-size" | "--max-cow"));
+            let words: Vec<&str> = words.flatten().map(String::as_str).collect();
+            let serve = machine::serve(origin, store)?.args(&words);
+            return Ok(serve.args(&["--journal=replay"]));
+        }
+        let words: Vec<&str> = options.iter().map(String::as_str).collect();
+        let serve = LAB.serve(origin)?.cow(store).args(&words);
+        Ok(match self {
+            Self::UsnapWithoutJournal => serve.args(&["--journal=off"]),
+            _ => serve,
+        })
     }
 }
 
@@ -163,11 +196,6 @@ impl Running {
             }
         }
     }
-}
-
-fn serve(origin: &Path, store: &Path, options: &[String]) -> Result<Serve> {
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    Ok(LAB.serve(origin)?.cow(store).args(&options))
 }
 
 /// Where qemu-nbd's socket goes: the path of one must be short.

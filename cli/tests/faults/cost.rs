@@ -13,7 +13,7 @@ use usnap_test_support::lab::text;
 use usnap_test_support::pattern::random_file;
 use usnap_test_support::{Guest, MIB, Scratch, Tool, say};
 
-use crate::machine::{attach, detach, in_guest, serve};
+use crate::machine::{attach, clear, detach, in_guest, serve};
 
 /// First writes in each run; a multiple of none of the flush intervals but 1, so that the last flush
 /// has something to do.
@@ -120,16 +120,6 @@ fn measure_all() -> Result<()> {
     }
     println!("done yes");
     Ok(())
-}
-
-/// Makes the COW device an unused one.
-fn clear(cow: &Path) -> Result<()> {
-    Tool::new("dd")
-        .args(["if=/dev/zero", "bs=1M", "conv=fsync", "oflag=direct"])
-        .arg(format!("of={}", text(cow)?))
-        .args([&format!("count={}", sectors(cow)? / 2048), "status=none"])
-        .ok()
-        .map(drop)
 }
 
 fn usnap(depth: u64, flush_every: u64, durability: &str) -> Result<Work> {

@@ -133,13 +133,13 @@ fn clients(place: Place, seed: u64) -> Result<()> {
         reach: usize::MAX,
         writes_only: rng.below(2) == 0,
     };
-    let press = |answers: &mut Answers, seed: u64, refusals: u64| -> Result<()> {
+    let press = |server: &Server, answers: &mut Answers, seed: u64, refusals: u64| -> Result<()> {
         for step in 0..40 {
             *answers += run(&load, &server.socket(), &written, seed + step, || {
                 thread::sleep(Duration::from_millis(150));
                 Ok(())
             })?;
-            holds_what_was_answered(&server, &written)?;
+            holds_what_was_answered(server, &written)?;
             if answers.no_space + answers.flushes_without_space >= refusals {
                 return Ok(());
             }
@@ -147,12 +147,24 @@ fn clients(place: Place, seed: u64) -> Result<()> {
         anyhow::bail!("the disk does not run full: {answers:?}")
     };
     let mut full = Answers::default();
-    press(&mut full, rng.next_u64(), 20)?;
+    press(&server, &mut full, rng.next_u64(), 20)?;
     ensure!(full.done > 0, "nothing was written");
     // To the last block, with whatever else is on the disk.
     mount.fill_up("rest")?;
     let refused = full.no_space + full.flushes_without_space;
-    press(&mut full, rng.next_u64(), refused + 20)?;
+    press(&server, &mut full, rng.next_u64(), refused + 20)?;
+    let server = if rng.below(2) == 0 {
+        server
+    } else {
+        // Killed, and started again where there is no room for anything.
+        server.kill()?;
+        let server = serve(&origin, &cow)?
+            .args(&["--commit-interval", interval])
+            .start()?;
+        holds_what_was_answered(&server, &written)?;
+        press(&server, &mut full, rng.next_u64(), refused + 40)?;
+        server
+    };
     ensure!(
         status(&cow)?["latched"].is_null(),
         "latched: {}",
@@ -164,7 +176,7 @@ fn clients(place: Place, seed: u64) -> Result<()> {
     ensure!(flush(&mut client)? == 0, "a flush, with space again");
     client.disconnect()?;
     let mut again = Answers::default();
-    press(&mut again, rng.next_u64(), 0)?;
+    press(&server, &mut again, rng.next_u64(), 0)?;
     ensure!(
         again.no_space + again.flushes_without_space == 0 && again.done > 0,
         "with space again: {again:?}"

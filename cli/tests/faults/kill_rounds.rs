@@ -2,12 +2,14 @@
 //! on tmpfs; and what qemu-nbd with qcow2 loses under the same load, for comparison.
 
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use usnap_test_support::{Need, Scratch, missing, say};
+use anyhow::{Result, bail, ensure};
+use usnap_test_support::{Guest, MIB, Need, Scratch, missing, say};
 
 use crate::contender::Contender;
 use crate::killed::{head, rounds};
+use crate::machine::{in_guest, run_dir};
 use crate::{LAB, knobs};
 
 #[test]
@@ -32,6 +34,49 @@ fn usnap_loses_nothing(place: &Scratch, name: &str) -> Result<()> {
     say(&format!("{}\n{}", head(), outcome.line(name)))?;
     ensure!(outcome.answers.done > 0, "nothing was written");
     outcome.nothing_lost()
+}
+
+#[test]
+fn without_a_journal_the_rounds_see_a_loss() -> Result<()> {
+    let place = LAB.scratch("killed-off")?;
+    let first = knobs::seed()?;
+    for seed in first..first + 20 {
+        let outcome = rounds(Contender::UsnapWithoutJournal, place.path(), 3, seed)?;
+        if outcome.rounds_with_loss > 0 {
+            return Ok(());
+        }
+    }
+    bail!("nothing is lost without a journal: the rounds are blind")
+}
+
+const ON_A_DEVICE: &str = "kill_rounds::sigkill_loses_nothing_that_was_answered_on_a_block_device";
+
+#[test]
+fn sigkill_loses_nothing_that_was_answered_on_a_block_device() -> Result<()> {
+    let prepare = |scratch: &Scratch| {
+        let cow = scratch.sparse_file("cow.img", 18 * MIB)?;
+        let rounds = knobs::rounds(10, 200)?;
+        let guest = Guest::new()
+            .disk("COW", &cow)
+            .variable("USNAP_FAULT_ROUNDS", &rounds.to_string())
+            .variable("USNAP_FAULT_SEED", &knobs::seed()?.to_string())
+            .limit(Duration::from_secs(60 + 5 * rounds));
+        Ok(guest)
+    };
+    let said = in_guest(ON_A_DEVICE, prepare, || {
+        let place = Scratch::new(&run_dir("killed"), "place")?;
+        let (count, seed) = (knobs::rounds(0, 0)?, knobs::seed()?);
+        let contender = Contender::UsnapOnDevice;
+        let outcome = rounds(contender, place.path(), count, seed)?;
+        println!("\n{}", outcome.line(contender.name()));
+        ensure!(outcome.replays > 0, "nothing had to be replayed");
+        outcome.nothing_lost()
+    })?;
+    let line = said.as_deref().and_then(|said| {
+        let mut lines = said.lines();
+        lines.find(|line| line.starts_with(Contender::UsnapOnDevice.name()))
+    });
+    line.map_or(Ok(()), |line| say(&format!("{}\n{line}", head())))
 }
 
 /// No promise of ours: it says what the promise is worth, and that the rounds can see a loss.

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use usnap_test_support::pattern::random_file;
-use usnap_test_support::{KIB, MIB, RawClient, Rng};
+use usnap_test_support::{KIB, MIB, RawClient, Rng, Scratch};
 
 use crate::LAB;
 use crate::contender::{Contender, Running};
 use crate::load::{Answers, Load, lock, run};
+use crate::machine::run_dir;
 use crate::written::{Written, Wrong};
 
 const ORIGIN_BYTES: u64 = 8 * MIB;
@@ -62,7 +63,11 @@ pub(crate) fn rounds(
     rounds: u64,
     seed: u64,
 ) -> Result<Outcome> {
-    let origin = LAB.scratch("killed-origin")?;
+    let origin = if contender == Contender::UsnapOnDevice {
+        Scratch::new(&run_dir("killed"), "origin")?
+    } else {
+        LAB.scratch("killed-origin")?
+    };
     let image = origin.join("origin.img");
     random_file(&image, ORIGIN_BYTES, 7)?;
     let mut outcome = Outcome::default();
@@ -71,7 +76,7 @@ pub(crate) fn rounds(
         let mut history = History::draw(next_seed);
         next_seed = Rng::new(next_seed).next_u64() >> 16;
         history.rounds = history.rounds.min(rounds - outcome.rounds);
-        let store = place.join(contender.file_name());
+        let store = contender.store(place)?;
         history
             .play(contender, &image, &store, &mut outcome)
             .with_context(|| format!("{}: {history:?}", contender.name()))?;
@@ -93,10 +98,15 @@ impl History {
             "--commit-interval".to_owned(),
             pick(&["0", "0.01", "0.05", "0.3", "5"]),
         ];
-        let cow_size = pick(&["", "", "", "700K", "3M"]);
-        if !cow_size.is_empty() {
-            options.extend(["--cow-size".to_owned(), cow_size]);
-        }
+        let sizes = pick(&[
+            "",
+            "",
+            "",
+            "--cow-size 700K",
+            "--cow-size 3M",
+            "--cow-size 1M --max-cow 6M",
+        ]);
+        options.extend(sizes.split_whitespace().map(str::to_owned));
         let longest = pick(&["20", "150", "400"]).parse().unwrap_or(150);
         let flush_every = pick(&["0", "0", "5", "60", "1000"]).parse().unwrap_or(0);
         let depth = pick(&["1", "4", "32"]).parse().unwrap_or(4);

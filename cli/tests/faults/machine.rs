@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use usnap_test_support::disks::sectors;
 use usnap_test_support::guest::inside_guest;
 use usnap_test_support::lab::text;
 use usnap_test_support::raw_client::command;
@@ -100,4 +101,14 @@ pub(crate) fn attach(server: &Server, export: &Path) -> Result<()> {
 /// It lets it go.
 pub(crate) fn detach(export: &Path) -> Result<()> {
     Tool::new("nbd-client").arg("-d").arg(export).ok().map(drop)
+}
+
+/// Makes the COW device an unused one.
+pub(crate) fn clear(cow: &Path) -> Result<()> {
+    Tool::new("dd")
+        .args(["if=/dev/zero", "bs=1M", "conv=fsync", "oflag=direct"])
+        .arg(format!("of={}", text(cow)?))
+        .args([&format!("count={}", sectors(cow)? / 2048), "status=none"])
+        .ok()
+        .map(drop)
 }
