@@ -98,8 +98,8 @@ fn cuts(marks: u64, seed: u64, chunk: &str) -> Result<()> {
         }
     }
     ensure!(
-        seen > marks / 2,
-        "only {seen} of {marks} losses would be seen"
+        seen * 4 >= marks,
+        "of {marks} losses only {seen} would be seen"
     );
     let entries = log.len();
     say(&format!(
