@@ -122,8 +122,9 @@ impl fmt::Display for SpaceReport {
             size::human(self.bytes_left)
         )?;
         match self.seconds_left {
+            _ if self.bytes_left == 0 => Ok(()),
             Some(seconds) => write!(f, ", for {} at this rate", duration(seconds)),
-            None if self.is_live && self.bytes_left > 0 => write!(f, ", no end in sight"),
+            None if self.is_live => write!(f, ", no end in sight"),
             None => Ok(()),
         }
     }
@@ -382,6 +383,16 @@ mod tests {
         assert_eq!(
             live(Some(1 << 20)),
             format!("{said}, for 12 days at this rate")
+        );
+        let nothing = Space {
+            left_bytes: 0,
+            limit: SpaceLimit::Memory,
+            ..space
+        };
+        let said_of_nothing = "100 % of the room is used, 0 B left in memory";
+        assert_eq!(
+            SpaceReport::live(&nothing, Some(0)).to_string(),
+            said_of_nothing
         );
         let growing = Report {
             cow_limit_bytes: Some(1 << 30),
