@@ -159,15 +159,11 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "faults",
-        about: "real faults: kill -9, power cuts, disks that fail, filesystems that run full",
-        steps: &[Cargo(&[
-            "test",
-            "--no-fail-fast",
-            "-p",
-            "usnap",
-            "--test",
-            "faults",
-        ])],
+        about: "real faults: kill -9, power cuts, failing and full disks; the tests' own tools",
+        steps: &[
+            Cargo(&["test", "--no-fail-fast", "-p", "usnap-test-support"]),
+            Cargo(&["test", "--no-fail-fast", "-p", "usnap", "--test", "faults"]),
+        ],
     },
     Suite {
         name: "demo",

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use usnap_test_support::lab::text;
+use usnap_test_support::log_writes::WriteLog;
 use usnap_test_support::raw_client::command;
 use usnap_test_support::{Guest, MIB, NBD_ENOSPC, Need, RawClient, Scratch, Tool, missing};
 
@@ -123,4 +124,42 @@ fn the_guest_has_device_mapper_and_gives_its_scripts_output_and_failure() -> Res
         "{message}"
     );
     Ok(())
+}
+
+#[test]
+fn a_write_log_is_replayed_up_to_a_mark() -> Result<()> {
+    let scratch = scratch("log")?;
+    // The head; a write of two sectors to sector 1; a mark; a discard of sector 1; a write to sector 0.
+    let mut log = sector(&[0x006a_7366_7773_6872, 1, 4, 512], b"");
+    log.extend(sector(&[1, 2, 0, 0], b""));
+    log.extend([[0xaa; 512], [0xbb; 512]].concat());
+    log.extend(sector(&[0, 0, 8, 4], b"one\0"));
+    log.extend(sector(&[1, 1, 4, 0], b""));
+    log.extend(sector(&[0, 1, 1, 0], b""));
+    log.extend([0xcc; 512]);
+    let path = scratch.join("log");
+    std::fs::write(&path, &log)?;
+    let log = WriteLog::read(&path)?;
+    assert_eq!((log.len(), log.mark("one")?), (4, 1));
+    ensure!(log.mark("two").is_err(), "there is no such mark");
+
+    let image = scratch.sparse_file("image", 3 * 512)?;
+    let file = std::fs::File::options().write(true).open(&image)?;
+    log.replay(&file, 0, log.mark("one")?)?;
+    let sectors = |bytes: [u8; 3]| bytes.map(|byte| [byte; 512]).concat();
+    ensure!(std::fs::read(&image)? == sectors([0, 0xaa, 0xbb]), "before");
+    log.replay(&file, 1, log.len())?;
+    ensure!(std::fs::read(&image)? == sectors([0xcc, 0, 0xbb]), "behind");
+
+    std::fs::write(&path, vec![0; 4096])?;
+    ensure!(WriteLog::read(&path).is_err(), "that is no log");
+    Ok(())
+}
+
+/// A sector of a log: these words, then `rest`, then zeros.
+fn sector(words: &[u64], rest: &[u8]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.extend(rest);
+    bytes.resize(512, 0);
+    bytes
 }
