@@ -254,6 +254,19 @@ fn a_note_that_turns_up_in_another_slot_does_not_count() {
 }
 
 #[test]
+fn a_bad_slot_hides_none_behind_it() {
+    let memory = Filmed::new(3);
+    let mut journal = begin(memory.clone());
+    for n in 0..3 {
+        note(&mut journal, n, 2 + n, 1);
+    }
+    let second_slot = Journal::words_for(0) + 3;
+    memory.now.store(second_slot, 99);
+    let found = read(memory.now.words()).unwrap();
+    assert_eq!(found.runs, [run(0, 2, 1), run(2, 4, 1)]);
+}
+
+#[test]
 fn memory_without_room_for_a_note_is_refused() {
     for words in 0..Journal::words_for(1) {
         let memory = Arc::new(HeapMemory::zeros(words));

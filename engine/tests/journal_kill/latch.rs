@@ -74,3 +74,22 @@ fn a_kill_behind_a_failed_sync_is_refused_and_one_before_it_is_not() {
         }
     }
 }
+
+#[test]
+fn what_a_sync_can_not_prove_is_not_replayed_then_or_later() {
+    let film = Film::new(first_left());
+    let snapshot = open(&film).unwrap();
+    for (step, operation) in HISTORY.into_iter().enumerate() {
+        operation.carry_out(&snapshot, step).unwrap();
+    }
+    drop(snapshot);
+    let left = film.left();
+    film.fail(Some(Fault::Sync));
+    assert_eq!(open(&film).err().unwrap().kind(), ErrorKind::Io);
+    assert!(!film.has_fault(), "it syncs first of all");
+    assert_eq!(film.left().image, left.image);
+    // The system would say next time that all is well.
+    let refused = open(&film).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::JournalInDoubt, "{refused:?}");
+    assert_eq!(film.left().image, left.image);
+}
