@@ -455,6 +455,21 @@ fn a_filesystem_in_memory_that_runs_full_is_the_limit_that_is_told() -> Result<(
 }
 
 #[test]
+fn where_space_is_reserved_ahead_a_filesystem_runs_full_in_the_same_way() -> Result<()> {
+    if missing(&[Need::LoopMounts, Need::Filesystem("overlay")])? {
+        return Ok(());
+    }
+    // What lies below an overlay is not known, so nothing is taken for granted.
+    let script = r#"mount -t tmpfs -o size=6m none "$0" &&
+        mkdir "$0/lower" "$0/upper" "$0/work" && cd "$0" &&
+        mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay "$0" &&
+        head -c 3M /dev/zero > "$0/ballast" && cd / && exec "$@""#;
+    let place = Place::new("overlay")?;
+    let (server, inside) = on_small_filesystem(&place, &[], script, &[])?;
+    runs_full_and_gets_room(server, &inside)
+}
+
+#[test]
 fn ext4_that_runs_full_refuses_data_and_areas_and_goes_on_when_there_is_room() -> Result<()> {
     if missing(&[Need::LoopMounts])? {
         return Ok(());

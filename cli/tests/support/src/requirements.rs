@@ -30,6 +30,8 @@ pub enum Need {
     PrivateMounts,
     /// The same, of a filesystem in a file, which takes root.
     LoopMounts,
+    /// A kernel that has this filesystem at hand.
+    Filesystem(&'static str),
 }
 
 /// The programs and modules for a guest; the directory below is where Debian puts its modules.
@@ -95,6 +97,11 @@ impl Need {
                 ];
                 let works = succeeds(Command::new("unshare").args(probe));
                 (!works).then(|| "private mounts (unshare --mount)".to_owned())
+            }
+            Self::Filesystem(name) => {
+                let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+                let found = known.split_whitespace().any(|word| word == name);
+                (!found).then(|| format!("{name} in the kernel"))
             }
             Self::LoopMounts => {
                 let script = "f=$(mktemp) && truncate -s 4M $f && mke2fs -q -t ext4 $f && \
