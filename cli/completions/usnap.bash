@@ -199,7 +199,7 @@ _usnap() {
             return 0
             ;;
         usnap__subcmd__repair)
-            opts="-n -v -h -V --dry-run --revalidate --drop-damaged --origin --chunk-size --json --log-format --log-level --verbose --help --version"
+            opts="-n -v -h -V --dry-run --revalidate --drop-damaged --origin --chunk-size --journal --json --log-format --log-level --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -211,6 +211,10 @@ _usnap() {
                     ;;
                 --chunk-size)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --journal)
+                    COMPREPLY=($(compgen -W "replay discard" -- "${cur}"))
                     return 0
                     ;;
                 --log-format)

@@ -137,6 +137,8 @@ complete -c usnap -n "__fish_usnap_using_subcommand dump" -s h -l help -d 'Print
 complete -c usnap -n "__fish_usnap_using_subcommand dump" -s V -l version -d 'Print version'
 complete -c usnap -n "__fish_usnap_using_subcommand repair" -l origin -d 'Image that the COW file belongs to, for a new record where the old one is damaged or wiped' -r -F
 complete -c usnap -n "__fish_usnap_using_subcommand repair" -l chunk-size -d 'Chunk size of the COW file, where its header is damaged and leaves a doubt' -r
+complete -c usnap -n "__fish_usnap_using_subcommand repair" -l journal -d 'What to do with the journal of a server that was killed, where it is in doubt' -r -f -a "replay\t'Commit what it has, although something speaks against it'
+discard\t'Remove it: what it has is lost'"
 complete -c usnap -n "__fish_usnap_using_subcommand repair" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
 json\t'One JSON object a line'"
 complete -c usnap -n "__fish_usnap_using_subcommand repair" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use usnap_test_support::lab::{Untouched, text};
+use usnap_test_support::raw_client::command;
 use usnap_test_support::{Lab, RawClient, Scratch, Tool};
 
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
@@ -219,4 +220,117 @@ fn a_check_says_as_notes_what_is_no_damage() -> Result<()> {
     let said = LAB.usnap(&["check"]).arg(&cow).ok()?;
     ensure!(said.starts_with("note: a kernel that fills"), "{said}");
     Ok(())
+}
+
+/// A COW whose server was killed with one chunk flushed and two noted.
+fn killed() -> Result<(Scratch, PathBuf)> {
+    let scratch = Scratch::new(Path::new("/tmp"), "usnap-repair-killed")?;
+    let origin = scratch.sparse_file("disk.img", 1 << 20)?;
+    let cow = scratch.join("c.cow");
+    let server = LAB
+        .serve(&origin)?
+        .cow(&cow)
+        .args(&["--commit-interval", "0"])
+        .start()?;
+    let mut client = RawClient::connect(&server.socket())?;
+    client.write_at(3 * CHUNK, &[1; 4096])?;
+    client.call(command::FLUSH, 0, 0, &[])?;
+    client.write_at(7 * CHUNK, &[2; 4096])?;
+    client.write_at(8 * CHUNK, &[3; 4096])?;
+    server.kill()?;
+    Ok((scratch, cow))
+}
+
+fn journals(scratch: &Scratch) -> Result<usize> {
+    let names = std::fs::read_dir(scratch.path())?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<Vec<String>>>()?;
+    Ok(names
+        .iter()
+        .filter(|name| name.ends_with(".journal"))
+        .count())
+}
+
+fn exceptions(cow: &Path) -> Result<Value> {
+    Ok(json_of(&["dump", "--json", text(cow)?], 0)?["exceptions"].clone())
+}
+
+#[test]
+fn a_journal_that_waits_is_a_note_and_is_replayed() -> Result<()> {
+    let (scratch, cow) = killed()?;
+    ensure!(journals(&scratch)? == 1);
+    let untouched = Untouched::note(&cow)?;
+    let found = json_of(&["check", "--json", text(&cow)?], 0)?;
+    let note = &found["notes"][0];
+    ensure!(note["kind"] == "journal_waiting", "{found}");
+    ensure!(
+        note["message"].to_string().contains("2 exceptions"),
+        "{found}"
+    );
+    let plan = json_of(&["repair", "--json", "-n", text(&cow)?], 3)?;
+    ensure!(plan["steps"][0]["kind"] == "replay_journal", "{plan}");
+    ensure!(plan["step_count"] == 1, "{plan}");
+    untouched.verify()?;
+    let said = LAB.usnap(&["repair"]).arg(&cow).ok()?;
+    ensure!(
+        said.ends_with("/c.cow: repaired; exceptions: 3, areas: 1\n"),
+        "{said}"
+    );
+    ensure!(journals(&scratch)? == 0);
+    let again = LAB.usnap(&["repair"]).arg(&cow).ok()?;
+    ensure!(again.ends_with("nothing to repair\n"), "{again}");
+    let server = LAB.serve(&scratch.join("disk.img"))?.cow(&cow).start()?;
+    let mut client = RawClient::connect(&server.socket())?;
+    let mut bytes = [0; 2 * 4096];
+    client.read_at(7 * CHUNK, &mut bytes)?;
+    ensure!(bytes[..4096] == [2; 4096] && bytes[4096..] == [3; 4096]);
+    client.disconnect()?;
+    server.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_journal_in_doubt_is_replayed_or_discarded_as_told() -> Result<()> {
+    for (action, count) in [("replay", 3), ("discard", 1)] {
+        let (scratch, cow) = killed()?;
+        // Somebody else's writing.
+        let hour = std::time::Duration::from_secs(3600);
+        let file = std::fs::OpenOptions::new().write(true).open(&cow)?;
+        file.set_modified(std::time::SystemTime::now() + hour)?;
+        drop(file);
+        let refused = LAB.usnap(&["repair"]).arg(&cow).fails_with(1)?;
+        ensure!(
+            refused
+                .stderr
+                .contains("2 exceptions that are not committed"),
+            "{refused}"
+        );
+        ensure!(refused.stderr.contains("--journal=replay"), "{refused}");
+        ensure!(journals(&scratch)? == 1 && exceptions(&cow)? == 1);
+        LAB.usnap(&["repair", "--journal", action]).arg(&cow).ok()?;
+        ensure!(exceptions(&cow)? == count, "{action}");
+        ensure!(journals(&scratch)? == 0, "{action}");
+        LAB.check_is_clean(&cow)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_journal_is_not_replayed_to_a_damaged_file() -> Result<()> {
+    let (scratch, cow) = killed()?;
+    let modified = std::fs::metadata(&cow)?.modified()?;
+    put_entry(&cow, 0, 3, 1)?;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&cow)?
+        .set_modified(modified)?;
+    let refused = LAB
+        .usnap(&["repair", "--drop-damaged"])
+        .arg(&cow)
+        .fails_with(1)?;
+    ensure!(refused.stderr.contains("--journal=discard"), "{refused}");
+    let discard = ["repair", "--drop-damaged", "--journal", "discard"];
+    LAB.usnap(&discard).arg(&cow).ok()?;
+    ensure!(exceptions(&cow)? == 0 && journals(&scratch)? == 0);
+    LAB.check_is_clean(&cow)
 }

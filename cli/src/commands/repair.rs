@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use usnap_engine::JournalMode;
 use usnap_engine::check::CheckReport;
 use usnap_engine::repair::{Plan, Repair, RepairOptions, Step};
 use usnap_format::ChunkSize;
@@ -54,9 +55,23 @@ pub(crate) struct Args {
     /// Chunk size of the COW file, where its header is damaged and leaves a doubt
     #[arg(long, value_name = "SIZE", value_parser = chunk_size_parser())]
     chunk_size: Option<ChunkSize>,
+    /// What to do with the journal of a server that was killed, where it is in doubt
+    ///
+    /// A journal that nothing speaks against is replayed unasked.
+    #[arg(long, value_name = "ACTION")]
+    journal: Option<Journal>,
     /// Print the plan as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What becomes of a journal.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Journal {
+    /// Commit what it has, although something speaks against it
+    Replay,
+    /// Remove it: what it has is lost
+    Discard,
 }
 
 const AFTER_HELP: &str = "\
@@ -74,6 +89,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         revalidate: args.revalidate,
         drop_damaged: args.drop_damaged,
         chunk_size: args.chunk_size,
+        journal: match args.journal {
+            None => JournalMode::Auto,
+            Some(Journal::Replay) => JournalMode::Replay,
+            Some(Journal::Discard) => JournalMode::Discard,
+        },
         ..RepairOptions::default()
     };
     let progress = Progress::new(format!("checking {}", args.cow.display()), "areas", None);

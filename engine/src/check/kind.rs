@@ -24,6 +24,10 @@ pub enum FindingKind {
     Identity,
     /// The store was invalidated (`valid` = 0).
     Invalidated,
+    /// A server was killed, and its journal is not to be found.
+    JournalAbsent,
+    /// A server was killed, and its journal has what is not committed.
+    JournalWaiting,
     /// Bytes behind the terminator are not zero: an interrupted commit's, or junk. A kernel may
     /// bring them alive; a writable open here clears them.
     JunkBehindTerminator,
@@ -50,7 +54,7 @@ pub enum Severity {
 
 impl FindingKind {
     /// All of them, by name.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::AreaHole,
         Self::AreaMissing,
         Self::AreaUnreadable,
@@ -60,6 +64,8 @@ impl FindingKind {
         Self::HeaderDamaged,
         Self::Identity,
         Self::Invalidated,
+        Self::JournalAbsent,
+        Self::JournalWaiting,
         Self::JunkBehindTerminator,
         Self::NewChunkTwice,
         Self::OldChunkTwice,
@@ -81,6 +87,8 @@ impl FindingKind {
             Self::HeaderDamaged => "header_damaged",
             Self::Identity => "identity",
             Self::Invalidated => "invalidated",
+            Self::JournalAbsent => "journal_absent",
+            Self::JournalWaiting => "journal_waiting",
             Self::JunkBehindTerminator => "junk_behind_terminator",
             Self::NewChunkTwice => "new_chunk_twice",
             Self::OldChunkTwice => "old_chunk_twice",
@@ -94,7 +102,9 @@ impl FindingKind {
     #[must_use]
     pub fn severity(self) -> Severity {
         match self {
-            Self::AreaHole | Self::PoisonedSize => Severity::Note,
+            Self::AreaHole | Self::JournalAbsent | Self::JournalWaiting | Self::PoisonedSize => {
+                Severity::Note
+            }
             _ => Severity::Damage,
         }
     }
@@ -115,6 +125,8 @@ impl FindingKind {
             Self::HeaderDamaged => "repair writes its 16 bytes anew; in doubt with --chunk-size",
             Self::Identity => "repair zeroes it, or writes it anew with --origin",
             Self::Invalidated => "repair --revalidate, knowing what that means",
+            Self::JournalAbsent => "none: what was not flushed may be missing",
+            Self::JournalWaiting => "serve or repair adds it; in doubt with --journal",
             Self::JunkBehindTerminator => "repair zeroes it; so does serving",
             Self::NewChunkTwice => {
                 "repair cuts the second off in a torn last sector; elsewhere with --drop-damaged"

@@ -14,6 +14,7 @@ use crate::device::{BlockDevice, FileDevice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::Origin;
 use crate::origin::identity;
+use crate::snapshot::{JournalReport, JournalState, report_at_rest};
 use crate::store::persistent::walk::HeaderSector;
 
 pub use kind::{FindingKind, Severity};
@@ -124,7 +125,42 @@ pub fn check(cow: &Path, origin: Option<&Path>) -> Result<CheckReport> {
     let device = FileDevice::open_read_only(cow)
         .map_err(|e| e.context(format!("cannot check {}", cow.display())))?;
     let origin = origin.map(Origin::open).transpose()?;
-    judge(&device, origin.as_ref())
+    let mut report = judge(&device, origin.as_ref())?;
+    // Of a store that can't be read to its end a journal is nothing to speak of.
+    if let Ok(journal) = report_at_rest(cow) {
+        check_journal(&journal, &mut report);
+    }
+    Ok(report)
+}
+
+fn check_journal(journal: &JournalReport, report: &mut CheckReport) {
+    let pending = match journal.pending {
+        1 => "1 exception that is".to_owned(),
+        n => format!("{n} exceptions that are"),
+    };
+    match journal.state {
+        JournalState::Absent => report.add_general(
+            FindingKind::JournalAbsent,
+            "a server was killed, and its journal is not to be found: what was not flushed may be \
+             missing"
+                .to_owned(),
+        ),
+        JournalState::Waiting | JournalState::Latched => {
+            let what_next = if journal.doubts.is_empty() {
+                "the next serve, or repair, adds them".to_owned()
+            } else {
+                format!(
+                    "--journal must say what to do: {}",
+                    journal.doubts.join("; ")
+                )
+            };
+            let message = format!(
+                "a server was killed, and its journal has {pending} not committed; {what_next}"
+            );
+            report.add_general(FindingKind::JournalWaiting, message);
+        }
+        _ => {}
+    }
 }
 
 /// Checks the store on any device.

@@ -7,16 +7,18 @@
 
 mod entries;
 mod execute;
+mod journal;
 mod plan;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use usnap_format::{AreaIndex, ChunkSize, Exception, NewChunk, OriginIdentity};
 
-use crate::check::{CheckReport, check_device, check_origin};
+use crate::check::{CheckReport, check_device, check_origin, find_header};
 use crate::device::{BlockDevice, FileDevice, lock_cow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::Origin;
+use crate::snapshot::{JournalMode, end_session, journal_waiting};
 
 use self::execute::Op;
 
@@ -36,6 +38,8 @@ pub struct RepairOptions {
     pub origin: Option<OriginIdentity>,
     /// The device can't be made longer: a block device.
     pub is_fixed_size: bool,
+    /// What becomes of a journal that a killed server left.
+    pub journal: JournalMode,
 }
 
 /// What a step does.
@@ -44,12 +48,16 @@ pub struct RepairOptions {
 pub enum StepKind {
     /// Bytes behind the terminator become zeros.
     ClearJunk,
+    /// A killed server's journal goes, and what it has is lost.
+    DiscardJournal,
     /// An entry is removed.
     DropEntry,
     /// The file becomes longer, for an area that lies behind its end.
     Extend,
     /// The identity record forgets the session, so that no old journal fits.
     ForgetSession,
+    /// What a killed server's journal has is committed.
+    ReplayJournal,
     /// `valid` becomes 1.
     Revalidate,
     /// The first 16 bytes are written anew.
@@ -64,9 +72,11 @@ impl StepKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::ClearJunk => "clear_junk",
+            Self::DiscardJournal => "discard_journal",
             Self::DropEntry => "drop_entry",
             Self::Extend => "extend",
             Self::ForgetSession => "forget_session",
+            Self::ReplayJournal => "replay_journal",
             Self::Revalidate => "revalidate",
             Self::RewriteHeader => "rewrite_header",
             Self::RewriteIdentity => "rewrite_identity",
@@ -170,8 +180,12 @@ impl Plan {
 /// A COW device that is locked, and what is to be done to it.
 #[derive(Debug)]
 pub struct Repair {
+    cow: PathBuf,
     device: FileDevice,
+    options: RepairOptions,
     plan: Plan,
+    /// A journal comes first.
+    has_journal: bool,
 }
 
 impl Repair {
@@ -202,7 +216,14 @@ impl Repair {
             FileDevice::open_read_write(cow)
         }
         .map_err(|e| e.context(cannot()))?;
+        // It is looked at as anybody would, whom the lock would keep away.
+        let before = journal::first_sector(&device);
+        let waiting = journal_waiting(cow).ok().flatten();
         lock_cow(device.file(), cow, !read_only)?;
+        if journal::first_sector(&device) != before {
+            let context = format!("{}: somebody has just used it", cannot());
+            return Err(Error::new(ErrorKind::InUse, context).with_hint("try again"));
+        }
         let mut options = RepairOptions {
             is_fixed_size: device.is_block(),
             ..*options
@@ -211,8 +232,21 @@ impl Repair {
             refuse_other_origin(&device, &origin, &options)?;
             options.origin = Some(origin.identity()?);
         }
-        let plan = Plan::make(&device, &options)?;
-        Ok(Self { device, plan })
+        if waiting.as_ref().is_some_and(|waiting| waiting.is_latched) {
+            // A flush had failed: what the page cache shows may never have been written.
+            device.drop_page_cache();
+        }
+        let mut plan = Plan::make(&device, &options)?;
+        if let Some(waiting) = &waiting {
+            journal::add_to(&mut plan, waiting, options.journal);
+        }
+        Ok(Self {
+            cow: cow.to_owned(),
+            device,
+            options,
+            plan,
+            has_journal: waiting.is_some(),
+        })
     }
 
     /// What is to be done.
@@ -226,7 +260,15 @@ impl Repair {
     /// # Errors
     /// As `Plan::carry_out`, and as a check.
     pub fn carry_out(self) -> Result<CheckReport> {
-        self.plan.carry_out(&self.device)?;
+        if self.has_journal && self.plan.refusals.is_empty() {
+            let sector = find_header(&self.device, self.options.chunk_size)?.sector;
+            let mode = self.options.journal;
+            end_session(&self.cow, &self.device, &sector, mode)?;
+            // The rest, to the store as it is now.
+            Plan::make(&self.device, &self.options)?.carry_out(&self.device)?;
+        } else {
+            self.plan.carry_out(&self.device)?;
+        }
         check_device(&self.device)
     }
 }
@@ -237,7 +279,7 @@ fn refuse_other_origin(
     origin: &Origin,
     options: &RepairOptions,
 ) -> Result<()> {
-    let found = crate::check::find_header(device, options.chunk_size)?;
+    let found = find_header(device, options.chunk_size)?;
     let mut report = CheckReport::default();
     check_origin(origin, &found.sector, &mut report)?;
     match report.findings.first() {

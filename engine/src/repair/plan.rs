@@ -11,6 +11,7 @@ use super::{Plan, RepairOptions, Step, StepKind};
 use crate::check::{FindingKind, FoundHeader, Scan, Strictness, describe, find_header};
 use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
+use crate::snapshot::JournalMode;
 
 /// The plan for the store on `device`.
 pub(super) fn make(device: &dyn BlockDevice, options: &RepairOptions) -> Result<Plan> {
@@ -81,6 +82,17 @@ impl Planner<'_> {
             return;
         };
         if record.session == [0; 16] || !self.is_damaged(dropped) {
+            return;
+        }
+        if self.found.damage.is_some()
+            && !record.clean
+            && self.options.journal != JournalMode::Discard
+        {
+            self.plan.notes.push(
+                "it was not closed in order: once its header is mended, `usnap check` says whether \
+                 a journal waits, and whether it is believed"
+                    .to_owned(),
+            );
             return;
         }
         let forgotten = IdentityRecord {

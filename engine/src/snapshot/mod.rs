@@ -15,6 +15,7 @@ mod before;
 mod belongs;
 mod devices;
 mod discard;
+mod end;
 mod journal_report;
 mod map;
 mod open;
@@ -36,6 +37,7 @@ use crate::space::{Space, SpaceAlarm};
 use crate::store::ExceptionStore;
 use crate::table::ExceptionTable;
 
+pub(crate) use end::end_session;
 pub(crate) use journal_report::report_at_rest;
 pub use journal_report::{JournalReport, JournalState, WaitingJournal, journal_waiting};
 pub use open::SnapshotOptions;
