@@ -15,6 +15,10 @@ use crate::report::Report;
 /// The first line is what `dmsetup status` prints behind the target's name: sectors allocated, a
 /// slash, sectors in all, sectors of metadata; or `Invalid`. A server that has the file open is
 /// asked; otherwise what was committed to the file is shown, and that is said.
+///
+/// The room for changes is what the COW may hold or what its filesystem has left, whichever is
+/// less; a server also tells how long it lasts at the rate of the last half a minute. In JSON that
+/// is `space`, with `limited_by` (`cow`, `filesystem` or `memory`).
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// COW file
