@@ -260,16 +260,23 @@ impl Repair {
     /// # Errors
     /// As `Plan::carry_out`, and as a check.
     pub fn carry_out(self) -> Result<CheckReport> {
+        self.carry_out_unchecked().inspect_err(|_| {
+            // After a failed sync it may show what is not on the disk, and the next one succeeds.
+            self.device.drop_page_cache();
+        })?;
+        check_device(&self.device)
+    }
+
+    fn carry_out_unchecked(&self) -> Result<()> {
         if self.has_journal && self.plan.refusals.is_empty() {
             let sector = find_header(&self.device, self.options.chunk_size)?.sector;
             let mode = self.options.journal;
             end_session(&self.cow, &self.device, &sector, mode)?;
             // The rest, to the store as it is now.
-            Plan::make(&self.device, &self.options)?.carry_out(&self.device)?;
+            Plan::make(&self.device, &self.options)?.carry_out(&self.device)
         } else {
-            self.plan.carry_out(&self.device)?;
+            self.plan.carry_out(&self.device)
         }
-        check_device(&self.device)
     }
 }
 
