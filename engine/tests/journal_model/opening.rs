@@ -1,4 +1,4 @@
-//! Opening the store after a kill: judge, replay, a new session and journal, the old one removed.
+//! Opening the store after a kill: judge, replay, a new journal and session, the old one removed.
 //! Every step is one that a kill may follow.
 
 use crate::disk::{Disk, FOREIGN, JournalFile, List, NEW_CHUNKS, NONE, Verdict, checkpoint_sum};
@@ -189,13 +189,21 @@ impl Opening {
                     self.written += 1;
                     "replays an entry"
                 } else {
-                    self.at = At::Session;
+                    // In the old one's memory the new journal ends the old one, so the device must
+                    // name it no more.
+                    self.at = match scenario.room {
+                        Room::NewFile => At::Make,
+                        Room::SameMemory => At::Session,
+                    };
                     "has replayed"
                 }
             }
             At::Session => {
                 disk.session = self.session;
-                self.at = At::Make;
+                self.at = match scenario.room {
+                    Room::NewFile => At::Remove,
+                    Room::SameMemory => At::Make,
+                };
                 "writes the new session"
             }
             At::Make => {
@@ -217,7 +225,10 @@ impl Opening {
             }
             At::Header => {
                 disk.files[new_file].session = self.session;
-                self.at = At::Remove;
+                self.at = match scenario.room {
+                    Room::NewFile => At::Session,
+                    Room::SameMemory => At::Remove,
+                };
                 "stores the header"
             }
             At::Remove => {
