@@ -32,6 +32,8 @@ const VERSION_AT: usize = 1;
 const SESSION_AT: usize = 2;
 const WITNESS_AT: usize = 4;
 const HEADER_CRC_AT: usize = 12;
+/// Words of the header.
+pub(super) const HEADER_WORDS: usize = HEADER_CRC_AT + 1;
 /// Words of the witness.
 pub(super) const WITNESS_WORDS: usize = 8;
 

@@ -22,9 +22,10 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::Session;
-use super::layout::{SLOTS_MAX, words_for};
+use super::layout::{HEADER_WORDS, Header, SLOTS_MAX, words_for};
 use super::mapped::MappedFile;
 use super::memory::{HeapMemory, JournalMemory};
+use super::witness::Witness;
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
 
@@ -185,6 +186,73 @@ pub(crate) fn remove(path: &Path) {
     if let Err(why) = removed {
         tracing::warn!("cannot remove the journal {}: {why}", path.display());
     }
+}
+
+/// Removes journals beside a COW file that were made for it and that it does not name: a process
+/// was killed while one session followed the other. `session` is the file's, `now` what it is seen
+/// to be. The caller holds its lock, so nobody else keeps a journal for it.
+pub(crate) fn remove_left_over(cow: &Path, session: Session, now: &Witness) {
+    let beside = places(cow, now.is_block).into_iter().next();
+    let Some(place) = beside.filter(|place| place.private.is_none()) else {
+        return;
+    };
+    let Ok(entries) = std::fs::read_dir(&place.directory) else {
+        return;
+    };
+    let own = file_name(session);
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let is_other = |name: &&str| is_file_name(name) && **name != *own;
+        let Some(name) = name.to_str().filter(is_other) else {
+            continue;
+        };
+        let Ok(Some((path, file, len_words))) = place.open_file(name, OFlags::RDWR) else {
+            continue;
+        };
+        let head = Head::read(&file, len_words);
+        if Header::load(&head).is_ok_and(|header| header.witness.is_of_same_file(now)) {
+            tracing::debug!("removing the journal {}, left over", path.display());
+            remove(&path);
+        }
+    }
+}
+
+fn is_file_name(name: &str) -> bool {
+    let digits = name
+        .strip_prefix(".usnap-")
+        .and_then(|rest| rest.strip_suffix(".journal"));
+    digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// A journal's header without the rest of it.
+struct Head {
+    words: Vec<u64>,
+    len_words: usize,
+}
+
+impl Head {
+    fn read(file: &File, len_words: usize) -> Self {
+        let mut bytes = [0; 8 * HEADER_WORDS];
+        let is_read = file.read_exact_at(&mut bytes, 0).is_ok();
+        let (words, _) = bytes.as_chunks();
+        let words = words.iter().copied().map(u64::from_ne_bytes);
+        Self {
+            words: words.filter(|_| is_read).collect(),
+            len_words,
+        }
+    }
+}
+
+impl JournalMemory for Head {
+    fn len_words(&self) -> usize {
+        self.len_words
+    }
+
+    fn load(&self, index: usize) -> u64 {
+        self.words.get(index).copied().unwrap_or(0)
+    }
+
+    fn store(&self, _index: usize, _value: u64) {}
 }
 
 #[cold]

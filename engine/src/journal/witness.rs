@@ -72,6 +72,12 @@ impl Witness {
         Self::default()
     }
 
+    /// Whether both are of one file, in one boot and on one mount.
+    pub(super) fn is_of_same_file(&self, other: &Self) -> bool {
+        let of = |w: &Self| (w.boot_id, w.device, w.inode, w.mount_id, w.is_block);
+        of(self) == of(other)
+    }
+
     /// All of it that a journal keeps: all but the time.
     pub(super) fn words(&self) -> [u64; super::layout::WITNESS_WORDS] {
         let [boot_0, boot_1] = super::words_of(self.boot_id);

@@ -60,10 +60,11 @@ impl Beginning<'_> {
             clean: false,
             ..self.record
         };
-        let (journal, path) = match witness
-            .map_err(|e| format!("{e:?}"))
-            .and_then(|witness| self.make_journal(session, &witness))
-        {
+        let made = match &witness {
+            Ok(witness) => self.make_journal(session, witness),
+            Err(error) => Err(format!("{error:?}")),
+        };
+        let (journal, path) = match made {
             Ok((journal, path)) => (Ok(journal), Some(path)),
             Err(why) => (Err(why), None),
         };
@@ -75,6 +76,9 @@ impl Beginning<'_> {
             return Err(error);
         }
         self.before.remove();
+        if let Ok(witness) = &witness {
+            place::remove_left_over(self.cow, session, witness);
+        }
         let session = OpenSession {
             file: Arc::clone(self.file),
             raw: self.raw,

@@ -247,6 +247,33 @@ fn each_doubt_refuses_and_replay_overrules_it() {
 }
 
 #[test]
+fn what_killed_openings_left_over_goes_and_other_files_journals_stay() {
+    let bench = Bench::new("/tmp");
+    let other = bench.folder.path().join("other");
+    create(&other, &create_options(200)).unwrap();
+    let (_in_use, _) = bench.open_as(&other, &SnapshotOptions::default()).unwrap();
+    let others = bench.journals();
+    bench.write_and_kill(0..3);
+    let own: Vec<_> = bench
+        .journals()
+        .into_iter()
+        .filter(|path| !others.contains(path))
+        .collect();
+    let named = |digits: &str| bench.folder.path().join(format!(".usnap-{digits}.journal"));
+    // As if the kill had come when two journals were there; and a name that is no journal's.
+    let left_over = named(&"0".repeat(32));
+    let kept = named("mine");
+    for copy in [&left_over, &kept] {
+        std::fs::copy(&own[0], copy).unwrap();
+    }
+    let snapshot = bench.open();
+    assert_eq!(byte_of(&snapshot, 2), 1);
+    assert!(!left_over.exists() && !own[0].exists());
+    assert!(kept.exists() && others[0].exists());
+    assert_eq!(bench.journals().len(), 3);
+}
+
+#[test]
 fn a_damaged_journal_is_refused_whatever_is_asked_and_kept_when_it_is_discarded() {
     let bench = Bench::new("/tmp");
     bench.write_and_kill(0..3);
