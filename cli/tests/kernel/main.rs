@@ -3,6 +3,7 @@
 // Tells clippy that the helpers here are tests too.
 #![cfg(test)]
 
+mod capacity;
 mod devices;
 mod mounts;
 mod repaired;

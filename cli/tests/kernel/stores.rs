@@ -353,7 +353,7 @@ fn full_store(scratch: &Scratch, origins: &Origins) -> Result<OurStore> {
 }
 
 /// Exceptions of a store without holes, from a status line `allocated/total metadata` in sectors.
-fn entries_of(status: &str, chunk_sectors: u64) -> Result<u64> {
+pub(crate) fn entries_of(status: &str, chunk_sectors: u64) -> Result<u64> {
     let numbers: Vec<u64> = status
         .split(['/', ' '])
         .map(str::parse)
