@@ -68,6 +68,7 @@ fn cuts(marks: u64, seed: u64, chunk: &str) -> Result<()> {
         .variable("SEED", &seed.to_string())
         .variable("CHUNK", chunk)
         .module("md/dm-log-writes")
+        .limit(Duration::from_secs(120 + 5 * marks))
         .run_test(&scratch, NAME)?;
 
     let log = WriteLog::read(&log)?;
@@ -170,6 +171,7 @@ fn the_kernel_reads_the_same(
         .disk("STORES", stores)
         .variable("COUNT", &digests.len().to_string())
         .variable("SECTORS", &(COW_BYTES / 512).to_string())
+        .limit(Duration::from_secs(120 + 5 * digests.len() as u64))
         .run(scratch, include_str!("kernel_reads.sh"))?;
     for (index, digest) in digests.iter().enumerate() {
         ensure!(
