@@ -118,8 +118,14 @@ impl Before {
         let waiting = self.waiting.as_ref()?;
         if options.journal == JournalMode::Discard {
             let noted = waiting.noted();
+            // A read-only open changes nothing, and another file's journal is not ours to remove.
+            let verb = if self.is_ours && !options.read_only {
+                "discarded"
+            } else {
+                "left out"
+            };
             return Some(format!(
-                "discarded the journal of a killed server, which had noted {noted} exceptions"
+                "{verb} the journal of a killed server, which had noted {noted} exceptions"
             ));
         }
         if replayed == 0 {
