@@ -109,7 +109,7 @@ fn every_history_of_three_operations_on_other_stores() {
     };
     explore("crash: 3 operations, junk", junk, 3, some);
     explore(
-        "2 operations, 4K",
+        "crash: 2 operations, 4K",
         shape(4096, 254, 2),
         2,
         Effort { images: 8, ..CLOSE },
