@@ -58,15 +58,18 @@ impl Snapshot {
     /// cache while their old content is still on the disk: neither may be shown.
     #[inline]
     fn refuse_if_lost(&self, offset: u64, len: u64) -> Result<()> {
+        match self.find_lost(offset, len) {
+            Some(chunk) => Err(lost(&self.name, chunk)),
+            None => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn find_lost(&self, offset: u64, len: u64) -> Option<u64> {
         let shift = self.chunk_size.shift();
         let first = offset >> shift;
         let last = (offset + len - 1) >> shift;
-        for chunk in first..=last {
-            if self.store.is_lost(OldChunk(chunk)) {
-                return Err(lost(&self.name, chunk));
-            }
-        }
-        Ok(())
+        (first..=last).find(|chunk| self.store.is_lost(OldChunk(*chunk)))
     }
 
     pub(super) fn extent_of_run(&self, offset: u64, len: u64) -> Result<Extent> {
@@ -90,6 +93,18 @@ impl Snapshot {
                     extent.depth + 1
                 };
                 Ok(Extent { depth, ..extent })
+            }
+            Place::Cow { offset: cow_offset }
+                if self.store.is_gone(cow_offset, piece.len)
+                    || self.find_lost(offset, piece.len).is_some() =>
+            {
+                // Who is told of a hole copies zeros without a read, which is what would fail.
+                Ok(Extent {
+                    len: piece.len,
+                    hole: false,
+                    zero: false,
+                    depth: 1,
+                })
             }
             Place::Cow { offset: cow_offset } => {
                 // Punched chunks are holes of the COW file, but they are this device's own.

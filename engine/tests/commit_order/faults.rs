@@ -88,6 +88,24 @@ fn after_a_failed_sync_committed_chunks_are_read_and_uncommitted_ones_are_not() 
 }
 
 #[test]
+fn what_a_failed_sync_lost_is_not_told_to_be_zeros() {
+    let bench = Bench::with_exceptions(4096, 3);
+    let flags = ZeroFlags::default();
+    // Zeros, before the commit and behind it.
+    bench.write(8, 2);
+    bench.snapshot.zero_at(0, 4096, flags).unwrap();
+    bench.snapshot.zero_at(8 * 4096, 4096, flags).unwrap();
+    let extent = |chunk: u64| bench.snapshot.extent_at(chunk * 4096, 4096).unwrap();
+    assert!(extent(0).zero && extent(8).zero);
+    let first_sync = fault(Calls::Only(CallKind::Flush), 0, ErrorKind::Io);
+    bench.device.fail(first_sync);
+    assert_eq!(kind(bench.snapshot.flush()), Some(ErrorKind::Io));
+    assert!(extent(0).zero, "it is read as before");
+    let lost = extent(8);
+    assert!(!lost.zero && !lost.hole && lost.depth == 1, "{lost:?}");
+}
+
+#[test]
 fn after_a_failed_sync_a_new_open_finds_what_was_committed() {
     let bench = latched_at_sync(1, ErrorKind::Io);
     let reopened = Bench::open(4096, &bench.device.image());
