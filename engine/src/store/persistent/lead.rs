@@ -32,12 +32,25 @@ impl PersistentStore {
         }
         state.is_committing = false;
         state.done_epoch = epoch;
-        match result {
-            Ok(()) => state.durable_epoch = epoch,
-            Err(error) => state.failure = Some((error.kind(), format!("{error:?}"))),
-        }
+        let latched = match result {
+            Ok(()) => {
+                state.durable_epoch = epoch;
+                None
+            }
+            Err(error) => {
+                let cause = format!("{error:?}");
+                state.failure = Some((error.kind(), cause.clone()));
+                (error.kind() != ErrorKind::NoSpace).then_some(cause)
+            }
+        };
         self.epoch_done.notify_all();
-        state
+        let Some(cause) = latched else {
+            return state;
+        };
+        // Whoever reads the log may be slow: nobody else waits for that.
+        drop(state);
+        say_latched(self.device.name(), &cause);
+        self.state()
     }
 
     /// Takes all that is written, in the order in which it will be committed.
@@ -102,9 +115,13 @@ impl PersistentStore {
         self.device.latch(cause);
         let lost = uncommitted.map(|exception| exception.old_chunk.0).collect();
         let _the_first_stays = self.lost.set(lost);
-        tracing::error!(
-            "nothing more is written to COW device {}: {cause:?}",
-            self.device.name()
-        );
     }
+}
+
+#[cold]
+fn say_latched(name: &str, cause: &str) {
+    tracing::error!(
+        "nothing more is written to COW device {name}: {cause}; what was written since the last \
+         flush that succeeded may be lost, also where it overwrote chunks that read well now"
+    );
 }
