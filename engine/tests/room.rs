@@ -6,8 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use usnap_engine::device::{BlockDevice, Extent, MemDevice, ZeroFlags};
@@ -23,6 +24,10 @@ const CHUNK: u64 = 4096;
 struct Late {
     below: MemDevice,
     needs_reservation: bool,
+    /// Data is not kept, and metadata finds no space.
+    has_no_room_for_areas: AtomicBool,
+    /// The lengths that it was given, one after the other.
+    lengths: Mutex<Vec<u64>>,
     /// So many blocks are left.
     budget: AtomicU64,
     reserved: Mutex<BTreeSet<u64>>,
@@ -38,6 +43,8 @@ impl Late {
         Arc::new(Self {
             below,
             needs_reservation,
+            has_no_room_for_areas: AtomicBool::new(false),
+            lengths: Mutex::default(),
             budget: AtomicU64::new(budget),
             reserved: Mutex::default(),
             calls: Mutex::default(),
@@ -81,6 +88,13 @@ impl BlockDevice for Late {
                 assert!(reserved.contains(&chunk), "chunk {chunk} has no space");
             }
         }
+        if self.has_no_room_for_areas.load(Ordering::SeqCst) {
+            let layout = Layout::new(ChunkSize::default());
+            if layout.is_metadata(NewChunk(offset / CHUNK)) {
+                return Err(Error::new(ErrorKind::NoSpace, "no space: the test says so"));
+            }
+            return Ok(());
+        }
         self.below.write_at(data, offset)
     }
 
@@ -113,6 +127,16 @@ impl BlockDevice for Late {
 
     fn needs_reservation(&self) -> bool {
         self.needs_reservation
+    }
+
+    /// As a file that can be given a length and nothing else, by a thread that is held up on its way.
+    fn extend_to(&self, size_bytes: u64) -> Result<()> {
+        if size_bytes > self.size_bytes() {
+            std::thread::sleep(Duration::from_millis(100));
+            self.lengths.lock().unwrap().push(size_bytes);
+            self.below.resize(size_bytes);
+        }
+        Ok(())
     }
 
     fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {
@@ -191,6 +215,59 @@ fn where_space_runs_out_steps_halve_to_the_last_chunk_and_go_on_when_there_is_mo
         snapshot.flush().unwrap();
         assert_eq!(snapshot.report().exceptions.committed, fits(budget + 40));
     }
+}
+
+/// Without a commit there is no end to what waits in memory, so there is one to what is taken.
+#[test]
+fn where_commits_find_no_space_what_waits_for_one_has_a_bound() {
+    const BOUND: u64 = 2 << 18;
+    let device = Late::new(BOUND + BOUND / 256 + 1000, false, u64::MAX);
+    let snapshot = device.snapshot();
+    device.has_no_room_for_areas.store(true, Ordering::SeqCst);
+    let data = vec![1; 1 << 20];
+    let refused = (0..2049).find_map(|n| {
+        let written = snapshot.write_at(&data, n << 20);
+        written.err().map(|error| (n, error.kind()))
+    });
+    assert_eq!(refused, Some((2048, ErrorKind::NoSpace)));
+    let report = snapshot.report();
+    assert_eq!(report.latched, None);
+    assert_eq!(report.exceptions.uncommitted, BOUND);
+    // What is mapped is written to as ever, and with room everything goes on.
+    snapshot.write_at(&data, 7 << 20).unwrap();
+    device.has_no_room_for_areas.store(false, Ordering::SeqCst);
+    snapshot.write_at(&[2; 4096], 2048 << 20).unwrap();
+    snapshot.flush().unwrap();
+    assert_eq!(snapshot.report().exceptions.committed, BOUND + 1);
+}
+
+/// Two look at a length, and one of them comes late: it must not give the device an old length.
+#[test]
+fn threads_that_find_a_device_full_together_never_make_it_shorter() {
+    let device = Late::new(30, false, u64::MAX);
+    let options = SnapshotOptions {
+        max_cow_bytes: Some(1 << 30),
+        ..SnapshotOptions::default()
+    };
+    let origin = Arc::new(MemDevice::new(4000 * CHUNK));
+    let snapshot = Snapshot::on_devices(origin, device.clone(), &options).unwrap();
+    for chunk in 0..capacity(30) {
+        snapshot.write_at(&[1; 4096], chunk * CHUNK).unwrap();
+    }
+    let together = Barrier::new(4);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (snapshot, together) = (&snapshot, &together);
+            scope.spawn(move || {
+                together.wait();
+                let chunk = 1000 + thread;
+                snapshot.write_at(&[2; 4096], chunk * CHUNK).unwrap();
+            });
+        }
+    });
+    let lengths = device.lengths.lock().unwrap().clone();
+    assert_eq!(lengths, [30 * CHUNK + (64 << 20)]);
+    snapshot.flush().unwrap();
 }
 
 /// A store on a real file of so many chunks, and an origin of 4,000.
@@ -348,6 +425,9 @@ fn what_was_cut_off_is_not_shown_as_zeros_when_the_file_is_long_again() {
             wanted,
             "{chunk}"
         );
+        // Who is told of zeros does not even read.
+        let extent = snapshot.extent_at(chunk * CHUNK, CHUNK).unwrap();
+        assert!(!extent.zero && !extent.hole, "{chunk}: {extent:?}");
     }
     // New chunks are taken behind all that, and are durable.
     assert_eq!(fill(&snapshot, 100), capacity(300) - 100);

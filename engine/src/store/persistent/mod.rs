@@ -42,6 +42,8 @@ use crate::space::{Space, SpaceAlarm};
 
 /// So many exceptions wait for a commit at the most; the writer of the next one commits.
 const UNCOMMITTED_MAX: usize = 1 << 18;
+/// So many wait where commits find no space; then no chunk is taken before one succeeds.
+const KEPT_AND_WRITTEN_MAX: usize = 2 * UNCOMMITTED_MAX;
 
 /// The persistent store.
 pub(crate) struct PersistentStore {
@@ -130,7 +132,7 @@ impl PersistentStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room in the journal for one more note, by a commit.
+    /// Makes room for one more exception, in memory and in the journal, by a commit.
     #[cold]
     fn make_room(&self) -> Result<()> {
         self.flush()?;
@@ -147,7 +149,8 @@ impl ExceptionStore for PersistentStore {
                 let mut state = self.state();
                 // The room for the note comes first: a writer that waits for a commit holds no
                 // number meanwhile (DESIGN.md, "The journal").
-                if !take_credit(&mut state) {
+                let waiting = state.kept.len() + state.written.len();
+                if waiting >= KEPT_AND_WRITTEN_MAX || !take_credit(&mut state) {
                     drop(state);
                     self.make_room()?;
                     continue;

@@ -3,8 +3,8 @@
 //! and a file that was cut off is not trusted behind that place any more (DESIGN.md, "Full").
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use usnap_format::{AreaIndex, Exception, Layout, NewChunk};
 
@@ -32,6 +32,8 @@ pub(super) struct Room {
     limit_chunks: u64,
     /// So many chunks were reserved last, and could be.
     step_chunks: AtomicU64,
+    /// Held while the device is made longer.
+    growing: Mutex<()>,
     gone: Gone,
     pub(super) alarm: Arc<SpaceAlarm>,
 }
@@ -126,6 +128,10 @@ impl PersistentStore {
     /// Looks whether the device is longer than `known_chunks`, or makes it so. What counts is the
     /// size that the refusal came from: another thread may have told the allocator meanwhile.
     fn find_longer(&self, known_chunks: u64) -> Result<()> {
+        // Look and growth are one: where a device can only be given a length, one that was concluded
+        // from an older look would cut off what others took meanwhile.
+        let growing = self.room.growing.lock();
+        let growing = growing.unwrap_or_else(PoisonError::into_inner);
         let device_chunks = self.look_at_size();
         if device_chunks > known_chunks {
             return Ok(());
@@ -141,7 +147,6 @@ impl PersistentStore {
                 self.room.limit_chunks > 0,
             ));
         };
-        // Threads that meet here do the same.
         let size_bytes = next_chunks.saturating_mul(self.layout.chunk_size.bytes());
         self.device.extend_to(size_bytes).map_err(|e| {
             e.context(format!(
@@ -152,6 +157,7 @@ impl PersistentStore {
         if self.look_at_size() <= known_chunks {
             return Err(no_room(self.device.name(), device_chunks, true));
         }
+        drop(growing);
         tracing::info!(
             "COW device {} grew to {size_bytes} bytes",
             self.device.name()
