@@ -9,6 +9,7 @@ mod handshake;
 #[path = "../../engine/tests/support/history/mod.rs"]
 mod history;
 mod input;
+mod journal_open;
 mod snapshot_ops;
 mod store_open;
 mod store_repair;
@@ -16,6 +17,7 @@ mod transmission;
 
 pub use canary::canary;
 pub use handshake::nbd_handshake;
+pub use journal_open::journal_open;
 pub use snapshot_ops::snapshot_ops;
 pub use store_open::store_open;
 pub use store_repair::store_repair;

@@ -156,6 +156,17 @@ fn any_bytes_are_repaired_or_left_alone() {
 }
 
 #[test]
+fn journals_bring_back_what_was_written_or_are_refused() {
+    let places = [
+        "refused",
+        "replayed",
+        "replayed all the same",
+        "opened without all of it",
+    ];
+    replay("journal_open", usnap_fuzz::journal_open, 20_000, &places);
+}
+
+#[test]
 fn histories_hold() {
     let places = ["memory", "snapshots", "files"];
     replay("snapshot_ops", usnap_fuzz::snapshot_ops, 1_000, &places);
