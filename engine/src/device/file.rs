@@ -126,14 +126,6 @@ impl FileDevice {
         &self.file
     }
 
-    /// Lets the system forget what it holds of the file, as far as it can, so that what is read next
-    /// is what is on the disk.
-    pub(crate) fn drop_page_cache(&self) {
-        // Dirty pages stay. What can't be written is given up with this.
-        let _failed_before = self.file.sync_data();
-        let _best_effort = fadvise(&self.file, 0, None, Advice::DontNeed);
-    }
-
     /// Whether it is a block device.
     #[must_use]
     pub fn is_block(&self) -> bool {
@@ -285,6 +277,12 @@ impl BlockDevice for FileDevice {
         self.file
             .sync_data()
             .map_err(|e| Error::io(format!("cannot flush {}", self.name), e))
+    }
+
+    fn drop_page_cache(&self) {
+        // Dirty pages stay. What can't be written is given up with this.
+        let _failed_before = self.file.sync_data();
+        let _best_effort = fadvise(&self.file, 0, None, Advice::DontNeed);
     }
 
     fn discard_at(&self, offset: u64, len: u64) -> Result<()> {

@@ -96,6 +96,11 @@ pub trait BlockDevice: Send + Sync {
     /// `Io`, `NoSpace` or `Latched`: nothing is promised for any of those writes.
     fn flush(&self) -> Result<()>;
 
+    /// Forgets what a cache holds of the device, as far as it can, so that what is read next is what
+    /// is on the disk. Needed after a flush that failed: the next one succeeds, and the cache shows
+    /// what was lost. A device without a cache does nothing.
+    fn drop_page_cache(&self) {}
+
     /// Says that the range's content is of no more interest. It may read as before or as zeros
     /// afterwards; the device may free space.
     ///

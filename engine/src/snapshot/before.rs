@@ -21,6 +21,8 @@ pub(super) struct Before {
     pub(super) path: Option<PathBuf>,
     /// The session was killed in this boot, and its journal was not found.
     pub(super) is_absent: bool,
+    /// There is no record, so nobody knows how the session before ended.
+    is_unrecorded: bool,
     /// The journal may be removed: it is not of another file, of which this one is a copy.
     is_ours: bool,
 }
@@ -28,9 +30,15 @@ pub(super) struct Before {
 impl Before {
     /// Looks for the journal of the session that `record` names. Nothing is changed.
     pub(super) fn look(cow: &Path, file: &FileDevice, record: Option<&IdentityRecord>) -> Self {
-        let Some(record) = record.filter(|record| record.session != [0; 16]) else {
-            return Self::default();
+        let Some(record) = record else {
+            return Self {
+                is_unrecorded: true,
+                ..Self::default()
+            };
         };
+        if record.session == [0; 16] {
+            return Self::default();
+        }
         let witness = Witness::of(file.file());
         let is_over = record.clean
             || witness
@@ -86,11 +94,32 @@ impl Before {
         Some(found.base.committed)
     }
 
-    /// The journal itself, to be stamped and poisoned; `None` where there is none of ours.
+    /// Whether the session before may have ended with a flush that failed: its journal says so, or
+    /// there is none that could.
+    pub(super) fn may_have_latched(&self) -> bool {
+        match &self.waiting {
+            Some(waiting) => waiting.found().is_none_or(|found| found.is_latched),
+            None => self.is_absent || self.is_unrecorded,
+        }
+    }
+
+    /// The journal itself, to be stamped and poisoned; `None` where there is none of ours. One that
+    /// is to be discarded is poisoned right away, where it can be: stamped it would be believed
+    /// again, if what follows fails.
     ///
     /// # Errors
-    /// Where it can't be opened for writing.
-    pub(super) fn open(&self, cow: &Path) -> Result<Option<Found>> {
+    /// Where it can't be opened for writing, unless it is to be discarded.
+    pub(super) fn open(&self, cow: &Path, mode: JournalMode) -> Result<Option<Found>> {
+        if mode != JournalMode::Discard {
+            return self.open_own(cow);
+        }
+        if let Ok(Some(discarded)) = self.open_own(cow) {
+            discarded.latch();
+        }
+        Ok(None)
+    }
+
+    fn open_own(&self, cow: &Path) -> Result<Option<Found>> {
         let Some(found) = self.waiting.as_ref().and_then(Waiting::found) else {
             return Ok(None);
         };

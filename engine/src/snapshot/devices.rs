@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use usnap_format::{ChunkSize, Label};
+use usnap_format::{ChunkSize, Exception, Label};
 
 use super::status::AtomicCounters;
 use super::waiting::{Waiting, prove};
-use super::{Durability, JournalReport, Snapshot, SnapshotOptions};
+use super::{Durability, JournalMode, JournalReport, Snapshot, SnapshotOptions};
 use crate::device::{BlockDevice, LatchedDevice, StampedDevice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Found, Journal, JournalMemory, Session, Witness};
@@ -58,6 +58,21 @@ impl Parts {
             counters: AtomicCounters::default(),
         }
     }
+}
+
+/// What a writable open changes before a new journal begins.
+fn change(
+    cow: &dyn BlockDevice,
+    loaded: &mut Loaded,
+    missing: &[Exception],
+    old: Option<&Found>,
+) -> Result<()> {
+    if !missing.is_empty() {
+        prove(cow, old)?;
+    }
+    let device = StampedDevice::new(cow, old.map(Found::stamp));
+    loaded.settle(&device)?;
+    loaded.replay(&device, missing)
 }
 
 impl Snapshot {
@@ -110,6 +125,10 @@ impl Snapshot {
             waiting.refuse_hopeless(name, options.journal)?;
         }
         let found = waiting.as_ref().and_then(Waiting::found);
+        if memory.is_none() || found.is_some_and(|found| found.is_latched) {
+            // A flush may have failed before, which nobody noted.
+            cow.drop_page_cache();
+        }
         let mut loaded = load(
             &*cow,
             &sector,
@@ -121,21 +140,21 @@ impl Snapshot {
             None => Vec::new(),
         };
 
+        loaded.add(&missing, &table);
+
         // Nothing was changed so far.
         let mut journal = None;
         if !options.read_only && !cow.is_read_only() {
-            if !missing.is_empty() {
-                prove(&*cow, found)?;
-            }
-            let device = StampedDevice::new(&*cow, found.map(Found::stamp));
-            loaded.add(&missing, &table);
-            loaded.settle(&device)?;
-            loaded.replay(&device, &missing)?;
+            let old = if options.journal == JournalMode::Discard {
+                found.iter().for_each(|found| found.latch());
+                None
+            } else {
+                found
+            };
+            change(&*cow, &mut loaded, &missing, old).inspect_err(|_| cow.drop_page_cache())?;
             journal = memory
                 .map(|memory| Journal::begin(memory, Session::random()?, &witness, loaded.base()))
                 .transpose()?;
-        } else {
-            loaded.add(&missing, &table);
         }
         let stamp = journal.as_ref().map(Journal::stamp);
         let parts = Parts {

@@ -33,7 +33,7 @@ pub(crate) fn end_session(
     };
     let before = Before::look(cow, device, Some(&record));
     let name = cow.display().to_string();
-    let old = before.open(cow)?;
+    let old = before.open(cow, mode)?;
     let stamped = StampedDevice::new(device, old.as_ref().map(Found::stamp));
     let mut replayed = 0;
     if let Some(waiting) = before

@@ -3,7 +3,7 @@
 //! - `map.rs` turns a byte range into runs that lie on one device; no I/O.
 //! - `read.rs`, `write.rs`, `discard.rs` do the I/O, a call a run.
 //! - `open.rs` puts origin, COW device and options together, `belongs.rs` asks whether they belong
-//!   together, `devices.rs` does without files; `status.rs` reports.
+//!   together, `changes.rs` changes what is to be changed, `devices.rs` does without files; `status.rs` reports.
 //!
 //! Invariants:
 //! - The origin is never written.
@@ -13,6 +13,7 @@
 
 mod before;
 mod belongs;
+mod changes;
 mod devices;
 mod discard;
 mod end;

@@ -10,13 +10,13 @@ use usnap_format::{ChunkSize, IdentityRecord};
 
 use super::before::Before;
 use super::belongs::{GrownTail, Match, NO_ORIGIN, cannot_pair, match_origin, refuse_same_file};
+use super::changes::{Begun, Changes};
 use super::devices::Parts;
-use super::session::Beginning;
-use super::waiting::{JournalMode, prove};
+use super::waiting::JournalMode;
 use super::{Durability, Snapshot};
-use crate::device::{BlockDevice, FileDevice, LatchedDevice, StampedDevice};
+use crate::device::{BlockDevice, FileDevice, LatchedDevice};
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::{Found, Journal};
+use crate::journal::Journal;
 use crate::origin::Origin;
 use crate::store::cow_file;
 use crate::store::persistent::open::{Loaded, load};
@@ -91,7 +91,9 @@ impl Snapshot {
             None => {
                 let name = cow.display();
                 notes.push(format!("COW device {name} was all zeros: made a new store"));
-                opened.initialise()?
+                opened
+                    .initialise()
+                    .inspect_err(|_| opened.device.drop_page_cache())?
             }
         };
         let mut loaded = load(&*opened.device, &sector, &table, before.base())?;
@@ -125,22 +127,14 @@ impl Snapshot {
         notes.extend(before.notes(cow, options, missing.len() as u64));
 
         // Nothing was changed so far, and nothing is refused from here on.
-        let mut session = None;
-        let mut journal = Err("the COW device has no identity record to name it".to_owned());
+        let mut begun = Begun {
+            session: None,
+            journal: Err("it is only read".to_owned()),
+        };
         if !options.read_only {
             if loaded.junk_offset.is_some() {
                 notes.push("cleared what an interrupted commit left behind the last entry".into());
             }
-            let old = before.open(cow)?;
-            if !missing.is_empty() {
-                prove(&*opened.device, old.as_ref())?;
-            }
-            let device = StampedDevice::new(&*opened.device, old.as_ref().map(Found::stamp));
-            loaded.settle(&device)?;
-            if let Some(grown) = grown {
-                grown.complete(&**origin, &device, chunk_size)?;
-            }
-            loaded.replay(&device, &missing)?;
             let record = match identity.filter(|_| adopt) {
                 Some(identity) => Some(IdentityRecord {
                     origin: Some(identity),
@@ -148,23 +142,20 @@ impl Snapshot {
                 }),
                 None => record,
             };
-            if let Some(record) = record {
-                let beginning = Beginning {
-                    cow,
-                    file: &opened.device,
-                    raw: sector.raw,
-                    record,
-                    layout: loaded.layout,
-                    mode: options.journal,
-                    base: loaded.base(),
-                    before: &before,
-                    old: old.as_ref(),
-                };
-                let (begun, begun_journal) = beginning.begin()?;
-                session = Some(begun);
-                journal = begun_journal;
-            }
+            let changes = Changes {
+                cow,
+                file: &opened.device,
+                sector: &sector,
+                before: &before,
+                origin,
+                missing: &missing,
+                grown,
+                record,
+                mode: options.journal,
+            };
+            begun = changes.carry_out(&mut loaded)?;
         }
+        let Begun { session, journal } = begun;
         if adopt {
             notes.push(format!(
                 "COW device {} is tied to origin {} from now on",
@@ -202,19 +193,18 @@ impl Snapshot {
     }
 }
 
-/// Refuses a journal that no store can make believable; where such a one is to be discarded because
-/// a flush had failed, what the page cache shows is discarded with it.
+/// Refuses a journal that no store can make believable. Where nobody can say that no flush failed
+/// in the session before, what the page cache shows may not be on the disk: it is read anew.
 fn refuse_hopeless(
     before: &Before,
     cow: &Path,
     device: &FileDevice,
     mode: JournalMode,
 ) -> Result<()> {
-    let Some(waiting) = &before.waiting else {
-        return Ok(());
-    };
-    waiting.refuse_hopeless(&cow.display().to_string(), mode)?;
-    if waiting.found().is_some_and(|found| found.is_latched) {
+    if let Some(waiting) = &before.waiting {
+        waiting.refuse_hopeless(&cow.display().to_string(), mode)?;
+    }
+    if before.may_have_latched() {
         device.drop_page_cache();
     }
     Ok(())

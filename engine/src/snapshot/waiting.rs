@@ -67,8 +67,8 @@ impl Waiting {
         match self {
             Self::Unreadable(why) => Some(format!("the journal can't be read: {why}")),
             Self::Whole { found, .. } if found.is_latched => Some(
-                "a flush failed before the server ended, so what the system shows of the file may \
-                 not be on the disk"
+                "a flush failed before the server ended, or the journal was being discarded, so what \
+                 the system shows of the file may not be on the disk"
                     .to_owned(),
             ),
             Self::Whole { .. } => None,

@@ -10,7 +10,9 @@
 // Tells clippy that the helpers here are tests too.
 #![cfg(test)]
 
+mod cached;
 mod film;
+mod forgotten;
 mod latch;
 mod play;
 mod threads;
