@@ -222,6 +222,31 @@ fn a_file_that_somebody_touched_is_refused_unchanged_until_told() -> Result<()> 
 }
 
 #[test]
+fn what_was_refused_is_not_replayed_because_discarding_it_failed() -> Result<()> {
+    if missing(&[Need::Program("prlimit")])? {
+        return Ok(());
+    }
+    let bench = Bench::new("discarding")?;
+    bench.write_and_kill(0..3, 1)?;
+    let file = File::options().write(true).open(bench.cow())?;
+    file.set_modified(SystemTime::now() - Duration::from_secs(60))?;
+    drop(file);
+    ensure!(bench.refusal(&[])?.contains("somebody else"));
+    // The new session can't be written.
+    let mut limited = Command::new("prlimit");
+    limited.args(["--fsize=0", LAB.program(), "serve", "disk.img"]);
+    limited.args(["--cow", "c.cow", "--journal=discard", "--run", "true"]);
+    let output = limited.current_dir(bench.scratch.path()).output()?;
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    let said = bench.refusal(&[])?;
+    ensure!(said.contains("--journal=discard"), "{said}");
+    let server = bench.serve(&["--journal=discard"])?.start()?;
+    ensure!(bytes(&server)? == expected(&[]));
+    server.stop()?;
+    Ok(())
+}
+
+#[test]
 fn a_file_that_somebody_wrote_to_is_not_replayed_whatever_is_asked() -> Result<()> {
     let bench = Bench::new("foreign")?;
     let server = bench.serve(&[])?.start()?;
