@@ -5,6 +5,7 @@ use std::fmt;
 use usnap_nbd::server::ServerError;
 
 use crate::exit_code::ExitCode;
+use crate::output;
 use crate::printable::one_line;
 
 /// What a command returns.
@@ -78,7 +79,7 @@ impl Failure {
     pub(crate) fn report(self) -> ExitCode {
         let text = self.to_string();
         if !text.is_empty() {
-            eprintln!("{text}");
+            output::say(text);
         }
         self.code
     }

@@ -12,6 +12,6 @@ pub(crate) fn make_an_error() {
     // Nobody looks at the flag; a signal that is caught ends nothing.
     if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))) {
         // It is before the log begins, and no reason not to go on.
-        eprintln!("usnap: cannot catch SIGXFSZ: {error}");
+        crate::output::say(format_args!("usnap: cannot catch SIGXFSZ: {error}"));
     }
 }

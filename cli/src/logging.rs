@@ -73,6 +73,8 @@ pub(crate) fn start(args: &LogArgs) {
     let builder = tracing_subscriber::fmt()
         .with_max_level(args.level())
         .with_writer(io::stderr)
+        // A line that can't be written is lost; telling so on the same standard error would panic.
+        .log_internal_errors(false)
         .with_target(false);
     // A second subscriber in one process can only be a test's; its log is as good as ours.
     let _ = match args.log_format {

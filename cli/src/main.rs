@@ -1,5 +1,7 @@
 //! usnap: a copy-on-write block device in userspace. What was typed (`args`) is turned into what it
 //! means (each command's plan), then run; every failure ends as one line and an exit code.
+// They panic where nobody reads; `output` has what does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod commands;

@@ -1,4 +1,5 @@
-//! Standard output: results only, and quiet when whoever reads them has gone.
+//! Standard output: results only, and quiet when whoever reads them has gone. Standard error: what
+//! can't be written there is lost, and nothing else.
 
 use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 
@@ -40,4 +41,10 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| anyhow::Error::new(error).context("cannot write the result as JSON"))?;
     print(&printable::json(&text))
+}
+
+/// Says something on standard error. Where nobody can hear it (a pipe whose reader has gone, a full
+/// disk) that is no reason to fail, and none to panic.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    let _nobody_hears_it = writeln!(io::stderr(), "{text}");
 }

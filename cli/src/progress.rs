@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output;
 use crate::printable::one_line;
 
 /// Shorter work says nothing: it is over before anybody could read it.
@@ -46,7 +47,7 @@ impl Progress {
         let now = Instant::now();
         if now >= self.next_line {
             self.next_line = now + NEXT_LINE_AFTER;
-            eprintln!("{}", line(&self.what, self.unit, done, self.total));
+            output::say(line(&self.what, self.unit, done, self.total));
         }
     }
 }

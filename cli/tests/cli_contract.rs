@@ -221,3 +221,27 @@ fn a_closed_pipe_is_quiet() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_standard_error_that_takes_nothing_changes_nothing() -> Result<()> {
+    let scratch = LAB.scratch("deaf")?;
+    std::fs::write(scratch.join("o.img"), vec![0; 1 << 20])?;
+    let run = |args: &[&str]| -> Result<Option<i32>> {
+        let status = std::process::Command::new(env!("CARGO_BIN_EXE_usnap"))
+            .args(args)
+            .current_dir(scratch.path())
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::fs::File::options().write(true).open("/dev/full")?)
+            .status()?;
+        Ok(status.code())
+    };
+    ensure!(run(&["check", "absent.cow"])? == Some(1));
+    ensure!(run(&["chekc"])? == Some(2));
+    // It says that it made a COW file, and warns of what is in use.
+    let served = ["serve", "o.img", "--cow", "c.cow", "--cow-size", "12K"];
+    let options = ["--on-space", "1:true", "--run", "exit 7"];
+    ensure!(run(&[&served[..], &options[..]].concat())? == Some(7));
+    ensure!(run(&["check", "c.cow"])? == Some(0));
+    Ok(())
+}
