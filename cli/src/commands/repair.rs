@@ -47,6 +47,8 @@ pub(crate) struct Args {
     ///
     /// Their chunks read as the origin's again. Of entries that contradict each other the first
     /// stays. The data chunks stay as they are; `usnap dump` before it keeps a list of all entries.
+    /// Also zeroes whole sectors of entries that lie behind a sector of zeros, which are left by a
+    /// kernel that was interrupted, or by the loss of that sector.
     #[arg(long)]
     drop_damaged: bool,
     /// Image that the COW file belongs to, for a new record where the old one is damaged or wiped

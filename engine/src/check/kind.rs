@@ -127,7 +127,9 @@ impl FindingKind {
             Self::Invalidated => "repair --revalidate, knowing what that means",
             Self::JournalAbsent => "none: what was not flushed may be missing",
             Self::JournalWaiting => "serve or repair adds it; in doubt with --journal",
-            Self::JunkBehindTerminator => "repair zeroes it; so does serving",
+            Self::JunkBehindTerminator => {
+                "repair zeroes it, in doubt with --drop-damaged; so does serving"
+            }
             Self::NewChunkTwice => {
                 "repair cuts the second off in a torn last sector; elsewhere with --drop-damaged"
             }

@@ -281,8 +281,9 @@ fn check_areas(scan: &Scan, device: &dyn BlockDevice, report: &mut CheckReport) 
     if let Some((area, offset)) = scan.junk {
         let message = format!(
             "area {area} (chunk {}): bytes that are not zero behind the last entry, from byte \
-             {offset} on",
-            location(area)
+             {offset} on{}",
+            location(area),
+            scan.leftover.describe()
         );
         let index = offset / EXCEPTION_LEN as u64;
         let kind = FindingKind::JunkBehindTerminator;

@@ -1,6 +1,8 @@
 //! One look at everything that a store's metadata says, believable or not. What can't be read is
 //! left out, and the look goes on behind it.
 
+use std::collections::HashSet;
+
 use usnap_format::{
     AreaIndex, DiskException, EXCEPTION_LEN, Exception, Layout, NewChunk, OldChunk,
 };
@@ -8,6 +10,7 @@ use usnap_format::{
 use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::{SECTOR_LEN, to_usize};
+use crate::store::persistent::leftover::Leftover;
 use crate::store::persistent::open::why_refused;
 
 /// A device that fails so many areas is not asked for more: each question may take seconds.
@@ -34,6 +37,8 @@ pub(crate) struct Scan {
     unbelievable: u64,
     /// Where the first byte behind the terminator lies that is not zero: area, offset in it.
     pub(crate) junk: Option<(AreaIndex, u64)>,
+    /// What behind the terminator could be entries.
+    pub(crate) leftover: Leftover,
     /// The area that would come next does not lie on the device.
     pub(crate) missing: Option<AreaIndex>,
     /// The last area is a hole of the file.
@@ -77,6 +82,7 @@ impl Scan {
             entries: Vec::new(),
             unbelievable: 0,
             junk: None,
+            leftover: Leftover::default(),
             missing: None,
             is_hole: false,
             unreadable: Vec::new(),
@@ -237,6 +243,19 @@ impl Scan {
         unread
     }
 
+    /// What behind the terminator of the last area, at this index, could be entries.
+    fn find_leftover(&self, bytes: &[u8], terminator: u64) -> Leftover {
+        let old_chunks: HashSet<OldChunk> = self.entries().map(|(_, e)| e.old_chunk).collect();
+        Leftover::find(
+            self.layout,
+            self.device_chunks,
+            bytes,
+            terminator,
+            |old_chunk| old_chunks.contains(&old_chunk),
+            self.entries().map(|(_, e)| e.new_chunk),
+        )
+    }
+
     /// Takes the entries before the terminator; says whether there is one.
     fn take_entries(&mut self, area: AreaIndex, bytes: &[u8], unread: &[bool]) -> bool {
         let (entries, _none_left) = bytes.as_chunks::<EXCEPTION_LEN>();
@@ -252,6 +271,9 @@ impl Scan {
                     let rest = bytes.get(at..).unwrap_or_default();
                     let junk = rest.iter().position(|&byte| byte != 0);
                     self.junk = junk.map(|junk| (area, (at + junk) as u64));
+                    if junk.is_some() {
+                        self.leftover = self.find_leftover(bytes, index as u64);
+                    }
                     return true;
                 }
             }

@@ -220,10 +220,23 @@ impl Planner<'_> {
             to: "zeros".into(),
             message: format!(
                 "area {area} (chunk {}), entry {index} and on: zero {len} bytes behind the last \
-                 entry, which mean nothing and could come alive",
-                location.unwrap_or_default()
+                 entry, which mean nothing and could come alive{}",
+                location.unwrap_or_default(),
+                self.scan.leftover.describe()
             ),
         });
+        if self.scan.leftover.is_behind_zeros && !self.options.drop_damaged {
+            let message = format!(
+                "area {area}: behind a sector of zeros lie {} entries that could be believed, from \
+                 entry {index} on",
+                self.scan.leftover.entries
+            );
+            self.plan.refuse(
+                message,
+                "if a kernel was interrupted in a commit, it had not answered those, and \
+                 --drop-damaged zeroes them; else a sector of entries was lost: restore it",
+            );
+        }
         if let Some(start) = self.scan.area_offset(area) {
             let offset = start + offset;
             self.plan.ops.extend([Op::Zero { offset, len }, Op::Sync]);

@@ -133,7 +133,10 @@ impl Snapshot {
         };
         if !options.read_only {
             if loaded.junk_offset.is_some() {
-                notes.push("cleared what an interrupted commit left behind the last entry".into());
+                notes.push(format!(
+                    "cleared what an interrupted commit left behind the last entry{}",
+                    loaded.leftover.describe()
+                ));
             }
             let record = match identity.filter(|_| adopt) {
                 Some(identity) => Some(IdentityRecord {

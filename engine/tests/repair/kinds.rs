@@ -4,7 +4,7 @@ use usnap_engine::check::FindingKind;
 use usnap_engine::repair::{RepairOptions, StepKind};
 
 use crate::bench::{Bench, dropping, options, revalidating};
-use crate::stores::{entry_offset, put_exception};
+use crate::stores::{entry_offset, first_exceptions, image, put_exception};
 
 /// Damages a vector's store, sees that check finds it, repairs it, and looks what remains.
 fn mend(
@@ -46,6 +46,41 @@ fn junk_behind_the_terminator_is_zeroed_and_nothing_else_changes() {
         let found = [FindingKind::JunkBehindTerminator];
         let bench = mend(name, junk, &found, &options(), &[StepKind::ClearJunk], &[]);
         assert!(bench.cow() == bench.sound, "{name}");
+    }
+}
+
+/// Entries of which a sector became zeros, and what a kernel leaves that is interrupted, look alike.
+#[test]
+fn whole_sectors_of_entries_behind_one_of_zeros_are_zeroed_only_where_asked() {
+    let entries = first_exceptions(4096, 110);
+    let mut bytes = image(4096, 120, &entries);
+    let store = Bench::of("chunk-4k");
+    let sector = |n: usize| entry_offset(4096, n * 32)..entry_offset(4096, n * 32) + 512;
+    bytes[sector(1)].fill(0);
+    store.put(&bytes);
+    let message = store.check().findings[0].message.clone();
+    assert!(
+        message.contains("; 46 entries among them could be ones, whole sectors"),
+        "{message}"
+    );
+    let error = store.refused(&options());
+    assert!(error.to_string().contains("46 entries"), "{error}");
+    assert!(
+        error.hint().unwrap().contains("--drop-damaged"),
+        "{error:?}"
+    );
+    assert_eq!(store.repair(&dropping()), [StepKind::ClearJunk]);
+    let wanted = image(4096, 120, &entries[..32]);
+    assert!(store.cow()[4096..8192] == wanted[4096..8192]);
+
+    // No whole sector of them; a terminator among entries; entries that repeat others.
+    let [mut partial, mut ended, mut repeating] = [(); 3].map(|()| bytes.clone());
+    partial[sector(2)][..16].fill(0);
+    ended[sector(0)][512 - 16..].fill(0);
+    repeating.copy_within(sector(0), sector(2).start);
+    for bytes in [partial, ended, repeating] {
+        store.put(&bytes);
+        assert_eq!(store.repair(&options()), [StepKind::ClearJunk]);
     }
 }
 

@@ -4,7 +4,7 @@ use usnap_engine::device::BlockDevice;
 use usnap_engine::{ErrorKind, Snapshot, SnapshotOptions};
 
 use crate::bench::{Bench, CHUNK, read_only, whole_message};
-use crate::stores::{entry_offset, image, put_exception};
+use crate::stores::{entry_offset, first_exceptions, image, put_exception};
 
 fn in_use(bench: &Bench, options: &SnapshotOptions) {
     let error = bench.open_with(options).err().unwrap();
@@ -162,4 +162,32 @@ fn a_cow_file_that_grows_while_it_is_used_takes_more() {
     file.set_len(6 * CHUNK as u64).unwrap();
     snapshot.write_at(&[1; 8192], 0).unwrap();
     assert!(snapshot.report().is_full);
+}
+
+/// A kernel that was interrupted leaves that, and had answered none of it, so serving goes on; but
+/// the loss of a sector looks alike, so it is said.
+#[test]
+fn entries_that_an_open_clears_are_counted_and_so_is_a_sector_of_zeros_before_them() {
+    let entries = |count| image(CHUNK, 120, &first_exceptions(CHUNK, count));
+    let mut one_lost = entries(64);
+    one_lost[entry_offset(CHUNK, 16)..][..16].fill(0);
+    let mut sector_lost = entries(96);
+    sector_lost[entry_offset(CHUNK, 32)..][..512].fill(0);
+    for (bytes, committed, said) in [
+        (one_lost, 16, "; 47 entries among them could be ones"),
+        (
+            sector_lost,
+            32,
+            "; 32 entries among them could be ones, whole sectors",
+        ),
+    ] {
+        let (snapshot, notes) = Bench::with_cow(&bytes).open().unwrap();
+        assert_eq!(snapshot.report().exceptions.committed, committed);
+        let is_said = |note: &String| note.contains(said);
+        assert_eq!(
+            notes.iter().filter(|note| is_said(note)).count(),
+            1,
+            "{notes:?}"
+        );
+    }
 }

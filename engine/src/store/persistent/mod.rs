@@ -18,6 +18,7 @@ pub(crate) mod behind;
 mod commit;
 pub(crate) mod create;
 mod lead;
+pub(crate) mod leftover;
 pub(crate) mod open;
 mod plan;
 mod room;

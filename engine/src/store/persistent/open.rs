@@ -7,6 +7,7 @@ use usnap_format::{Exception, Layout, NewChunk};
 
 use super::behind::Behind;
 use super::commit::CurrentArea;
+use super::leftover::Leftover;
 use super::plan::Position;
 use super::walk::{AreaWalk, HeaderSector};
 use crate::device::BlockDevice;
@@ -24,6 +25,8 @@ pub(crate) struct Loaded {
     pub(super) area: CurrentArea,
     /// Where in it bytes behind the terminator begin that are not zero.
     pub(crate) junk_offset: Option<u64>,
+    /// What among those could be entries.
+    pub(crate) leftover: Leftover,
     /// Entries for chunks that the origin does not have.
     pub(crate) beyond_origin: u64,
     device_chunks: u64,
@@ -138,10 +141,27 @@ pub(crate) fn load(
                 committed: area.view.committed(),
             };
             let current = CurrentArea::new(position, area.bytes.to_vec());
-            last = Some((current, area.view.has_junk_behind_terminator()));
+            let junk_offset = area.view.has_junk_behind_terminator();
+            let leftover = match junk_offset {
+                Some(_) => {
+                    let committed = area.view.committed();
+                    let is_mapped = |old_chunk| table.lookup(old_chunk) != Slot::Unmapped;
+                    let seen = order.seen.iter().copied().map(NewChunk);
+                    Leftover::find(
+                        layout,
+                        device_chunks,
+                        area.bytes,
+                        committed,
+                        is_mapped,
+                        seen,
+                    )
+                }
+                None => Leftover::default(),
+            };
+            last = Some((current, junk_offset, leftover));
         }
     }
-    let Some((area, junk_offset)) = last else {
+    let Some((area, junk_offset, leftover)) = last else {
         return Err(Error::new(
             ErrorKind::Corrupt,
             "cannot find any metadata area",
@@ -156,6 +176,7 @@ pub(crate) fn load(
         max_new_chunk,
         area,
         junk_offset,
+        leftover,
         beyond_origin,
         device_chunks,
         uncommitted: 0,
