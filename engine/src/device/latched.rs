@@ -81,6 +81,15 @@ impl LatchedDevice {
             Some(stamp) => stamp.during(|| call(&*self.below)),
         }
     }
+
+    #[inline]
+    fn write(&self, call: impl FnOnce(&dyn BlockDevice) -> Result<()>) -> Result<()> {
+        self.refuse_if_latched()?;
+        match &self.stamp {
+            None => call(&*self.below),
+            Some(stamp) => stamp.during_write(|| call(&*self.below)),
+        }
+    }
 }
 
 #[cold]
@@ -116,7 +125,7 @@ impl BlockDevice for LatchedDevice {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.change(|below| below.write_at(data, offset))
+        self.write(|below| below.write_at(data, offset))
     }
 
     fn flush(&self) -> Result<()> {

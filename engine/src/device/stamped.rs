@@ -25,6 +25,14 @@ impl<'a> StampedDevice<'a> {
         }
     }
 
+    fn write(&self, call: impl FnOnce() -> Result<()>) -> Result<()> {
+        match self.stamps.as_slice() {
+            [] => call(),
+            [one] => one.during_write(call),
+            [one, other, ..] => one.during_write(|| other.during_write(call)),
+        }
+    }
+
     fn change<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
         match self.stamps.as_slice() {
             [] => call(),
@@ -48,7 +56,7 @@ impl BlockDevice for StampedDevice<'_> {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.change(|| self.below.write_at(data, offset))
+        self.write(|| self.below.write_at(data, offset))
     }
 
     fn flush(&self) -> Result<()> {

@@ -74,6 +74,13 @@ impl JournalMemory for MappedFile {
             word.store(value, Ordering::Release);
         }
     }
+
+    #[inline]
+    fn add(&self, index: usize, change: i64) {
+        if let Some(word) = self.word(index) {
+            word.fetch_add(change.cast_unsigned(), Ordering::AcqRel);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -145,7 +152,7 @@ mod tests {
             let noted = start.elapsed();
             let start = Instant::now();
             for _ in 0..NOTES {
-                let stamped: Result<(), ()> = stamp.during(|| Ok(()));
+                let stamped: Result<(), ()> = stamp.during_write(|| Ok(()));
                 assert!(stamped.is_ok());
             }
             let stamped = start.elapsed();

@@ -13,6 +13,9 @@ pub trait JournalMemory: Send + Sync {
     /// Sets a word; nothing behind the end. What was written before is not newer (release): a
     /// process that is killed leaves a beginning of what each of its threads stored.
     fn store(&self, index: usize, value: u64);
+
+    /// Adds to a word in one step, wrapping; nothing behind the end.
+    fn add(&self, index: usize, change: i64);
 }
 
 /// A journal in plain memory, for tests.
@@ -56,6 +59,13 @@ impl JournalMemory for HeapMemory {
     fn store(&self, index: usize, value: u64) {
         if let Some(word) = self.0.get(index) {
             word.store(value, Ordering::Release);
+        }
+    }
+
+    #[inline]
+    fn add(&self, index: usize, change: i64) {
+        if let Some(word) = self.0.get(index) {
+            word.fetch_add(change.cast_unsigned(), Ordering::AcqRel);
         }
     }
 }

@@ -253,6 +253,8 @@ impl JournalMemory for Head {
     }
 
     fn store(&self, _index: usize, _value: u64) {}
+
+    fn add(&self, _index: usize, _change: i64) {}
 }
 
 #[cold]

@@ -52,6 +52,11 @@ impl JournalMemory for Filmed {
         self.before().push(self.now.words());
         self.now.store(index, value);
     }
+
+    fn add(&self, index: usize, change: i64) {
+        self.before().push(self.now.words());
+        self.now.add(index, change);
+    }
 }
 
 fn base(committed: u64) -> Base {
@@ -299,7 +304,7 @@ fn the_stamps_of_a_journal_go_on_when_it_is_found() {
     assert_eq!(doubts(now), [""; 0]);
     assert_eq!(doubts(now + 1000).len(), 1);
     let found = Found::read(memory.clone()).unwrap();
-    let failed: Result<(), ()> = found.stamp().during(|| {
+    let failed: Result<(), ()> = found.stamp().during_write(|| {
         assert_eq!(doubts(now + 1000), [""; 0], "a call is under way");
         Err(())
     });

@@ -157,6 +157,11 @@ impl JournalMemory for Memory {
             self.0.push(Event::Word { index, value });
         }
     }
+
+    /// One thread at a time makes the film.
+    fn add(&self, index: usize, change: i64) {
+        self.store(index, self.load(index).wrapping_add_signed(change));
+    }
 }
 
 fn to_usize(value: u64) -> usize {
