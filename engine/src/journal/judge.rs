@@ -58,11 +58,10 @@ impl Found {
         if (then.device, then.inode, then.is_block) != (now.device, now.inode, now.is_block) {
             doubts.push("was written for another file".to_owned());
         }
-        let differs = |then: u64, now: u64| then != 0 && now != 0 && then != now;
-        if differs(then.mount_id, now.mount_id) {
+        if now.is_remounted_since(then) {
             doubts.push("was written before the filesystem was last mounted".to_owned());
         }
-        if differs(then.disk_sequence, now.disk_sequence) {
+        if now.is_on_other_disk(then) {
             doubts.push("was written for a disk that was taken away since".to_owned());
         }
         if now.size_bytes < then.size_bytes {

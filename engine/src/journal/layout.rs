@@ -6,8 +6,8 @@
 //! | 0 | magic; 0 while the journal is being made |
 //! | 1 | version, slots of a segment in the upper half |
 //! | 2..4 | session |
-//! | 4..12 | witness: boot, device, inode, mount, disk sequence, size, flags |
-//! | 12 | CRC-32 of words 1..12 |
+//! | 4..13 | witness: boot, device, inode, mount, superblock, disk sequence, size, flags |
+//! | 13 | CRC-32 of words 0..13 |
 //! | 16..20 | time stamps: last, previous, done; calls under way (`stamp.rs`) |
 //! | 24..32, 32..40 | two checkpoints |
 //! | 40.. | segment 0, then segment 1: slots of three words |
@@ -31,11 +31,11 @@ const MAGIC_AT: usize = 0;
 const VERSION_AT: usize = 1;
 const SESSION_AT: usize = 2;
 const WITNESS_AT: usize = 4;
-const HEADER_CRC_AT: usize = 12;
+const HEADER_CRC_AT: usize = 13;
 /// Words of the header.
 pub(super) const HEADER_WORDS: usize = HEADER_CRC_AT + 1;
 /// Words of the witness.
-pub(super) const WITNESS_WORDS: usize = 8;
+pub(super) const WITNESS_WORDS: usize = 9;
 
 /// The time stamps (`stamp.rs`), in a cache line of their own.
 pub(super) const LAST_STAMP_AT: usize = 16;
@@ -104,10 +104,10 @@ pub(super) enum BadHeader {
 impl Header {
     fn words(&self) -> [u64; HEADER_CRC_AT] {
         let [session_0, session_1] = self.session.words();
-        let [w0, w1, w2, w3, w4, w5, w6, w7] = self.witness.words();
+        let [w0, w1, w2, w3, w4, w5, w6, w7, w8] = self.witness.words();
         let version = VERSION | self.slots << 32;
         [
-            MAGIC, version, session_0, session_1, w0, w1, w2, w3, w4, w5, w6, w7,
+            MAGIC, version, session_0, session_1, w0, w1, w2, w3, w4, w5, w6, w7, w8,
         ]
     }
 

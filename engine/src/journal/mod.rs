@@ -9,7 +9,7 @@
 //!
 //! How an open goes: `Found::read`; `is_of_boot` (an earlier boot's journal is worth nothing);
 //! `is_latched`, `doubts`, `missing`. Nothing is changed until all of them were asked. With a
-//! journal begun, each call that modifies the COW file goes through `Stamp::during`.
+//! journal begun, each call that modifies the COW file goes through the `Stamp`.
 
 mod found;
 mod judge;

@@ -29,9 +29,10 @@ use super::witness::Witness;
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
 
-const TMPFS: u64 = 0x0102_1994;
-const EXT4: u64 = 0xef53;
-const XFS: u64 = 0x5846_5342;
+pub(super) const BTRFS: u64 = 0x9123_683e;
+pub(super) const EXT4: u64 = 0xef53;
+pub(super) const TMPFS: u64 = 0x0102_1994;
+pub(super) const XFS: u64 = 0x5846_5342;
 
 /// Filesystems where a block, once allocated, is written in place: a store to a mapped page can't
 /// run out of space there. It can on btrfs, f2fs and the like, and ends the process.
@@ -210,7 +211,7 @@ pub(crate) fn remove_left_over(cow: &Path, session: Session, now: &Witness) {
             continue;
         };
         let head = Head::read(&file, len_words);
-        if Header::load(&head).is_ok_and(|header| header.witness.is_of_same_file(now)) {
+        if Header::load(&head).is_ok_and(|header| now.has_left(&header.witness)) {
             tracing::debug!("removing the journal {}, left over", path.display());
             remove(&path);
         }
@@ -401,8 +402,9 @@ impl Place {
     }
 }
 
-fn filesystem(directory: &impl AsFd) -> u64 {
-    fstatfs(directory).map_or(0, |found| found.f_type.cast_unsigned())
+/// What kind of filesystem a file is on, by its magic number (`linux/magic.h`); 0: not known.
+pub(super) fn filesystem(file: &impl AsFd) -> u64 {
+    fstatfs(file).map_or(0, |found| found.f_type.cast_unsigned())
 }
 
 /// Allocates the file whole: what is mapped without blocks may find none later, which ends the

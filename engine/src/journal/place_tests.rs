@@ -7,7 +7,10 @@ use std::path::Path;
 use std::slice;
 use std::time::Duration;
 
-use super::{Place, create, create_in, file_name, find, find_in, find_read_only, places, remove};
+use super::{
+    Place, create, create_in, file_name, find, find_in, find_read_only, places, remove,
+    remove_left_over,
+};
 use crate::error::ErrorKind;
 use crate::journal::layout::{SLOTS_MAX, words_for};
 use crate::journal::{Base, Found, Journal, Session, Unreadable, Witness};
@@ -280,6 +283,40 @@ fn a_file_of_any_size_and_content_is_read_without_harm() {
         let not_begun = matches!(read, Err(Unreadable::NotBegun));
         assert_eq!(not_begun, size < 8, "{size} bytes");
     }
+}
+
+#[test]
+fn what_a_killed_opening_left_goes_and_what_may_be_anothers_stays() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let cow = directory.path().join("cow");
+    std::fs::write(&cow, "").unwrap();
+    let now = Witness::of(&std::fs::File::open(&cow).unwrap()).unwrap();
+    let places = [beside(directory.path())];
+    let base = Base {
+        committed: 0,
+        area_crc32: 0,
+    };
+    let make = |session: [u8; 16], change: fn(&mut Witness)| {
+        let mut then = now;
+        change(&mut then);
+        let (memory, path) = create_in(&places, Session(session), 2).unwrap();
+        let _journal = Journal::begin(memory, Session(session), &then, base).unwrap();
+        path
+    };
+    let own = make([1; 16], |_| {});
+    let left = [
+        make([2; 16], |_| {}),
+        make([3; 16], |then| (then.mount_id, then.superblock) = (9, 9)),
+        make([4; 16], |then| then.boot_id = [9; 16]),
+    ];
+    let others = [
+        make([5; 16], |then| then.inode += 1),
+        make([6; 16], |then| then.device += 1),
+    ];
+    remove_left_over(&cow, Session([1; 16]), &now);
+    assert!(own.exists());
+    assert_eq!(left.map(|path| path.exists()), [false; 3]);
+    assert_eq!(others.map(|path| path.exists()), [true; 2]);
 }
 
 #[test]

@@ -439,6 +439,7 @@ fn each_circumstance_gives_its_own_doubt() {
         device: 2,
         inode: 3,
         mount_id: 4,
+        superblock: 10,
         disk_sequence: 5,
         size_bytes: 6,
         is_block: false,
@@ -452,18 +453,25 @@ fn each_circumstance_gives_its_own_doubt() {
     let grown_and_elsewhere_unknown = Witness {
         size_bytes: 600,
         mount_id: 0,
+        superblock: 0,
         disk_sequence: 0,
         ..then
     };
     assert_eq!(found.doubts(&grown_and_elsewhere_unknown), [""; 0]);
-    let mut others = vec![then; 7];
+    let in_another_namespace = Witness {
+        mount_id: 9,
+        ..then
+    };
+    assert_eq!(found.doubts(&in_another_namespace), [""; 0]);
+    let mut others = vec![then; 8];
     others[0].boot_id = [2; 16];
     others[1].device = 9;
     others[2].inode = 9;
-    others[3].mount_id = 9;
+    others[3].superblock = 9;
     others[4].disk_sequence = 9;
     others[5].size_bytes = 5;
     others[6].modified_ns = Some(8_000_000_000);
+    (others[7].mount_id, others[7].superblock) = (9, 0);
     for other in others {
         assert_eq!(found.doubts(&other).len(), 1, "{other:?}");
     }
