@@ -2,7 +2,7 @@
 
 use usnap_format::{
     AreaIndex, EXCEPTION_LEN, FormatError, HEADER_CHUNK, HEADER_LEN, Header, IDENTITY_LEN,
-    IDENTITY_OFFSET, IdentityRecord, Layout, NewChunk,
+    IDENTITY_OFFSET, IdentityRecord, Layout, NewChunk, SECTOR_SIZE,
 };
 
 use super::entries::{Compacted, Dropped, is_torn_tail, unbelievable};
@@ -238,8 +238,16 @@ impl Planner<'_> {
             );
         }
         if let Some(start) = self.scan.area_offset(area) {
-            let offset = start + offset;
-            self.plan.ops.extend([Op::Zero { offset, len }, Op::Sync]);
+            // The terminator's sector last: a cut must not leave it as zeros with entries behind it,
+            // which would be a doubt that was none.
+            let (end, first) = (start + chunk_bytes, start + offset);
+            let border = (first / SECTOR_SIZE + 1) * SECTOR_SIZE;
+            for (offset, end) in [(border, end), (first, border)] {
+                if offset < end {
+                    let len = end - offset;
+                    self.plan.ops.extend([Op::Zero { offset, len }, Op::Sync]);
+                }
+            }
         }
     }
 

@@ -95,6 +95,17 @@ fn junk_header_and_record_are_mended_safely_at_any_cut() {
     bytes[60] ^= 1;
     assert!(cut_everywhere(&bench, &bytes, &options(), &[]) > 20);
 
+    // The clearing of what could be entries leaves no doubt half-way.
+    let bench = Bench::of("chunk-4k");
+    let mut bytes = bench.sound.clone();
+    bytes.resize(120 * 4096, 0);
+    put_exception(&mut bytes, 4096, 0, 0, 0);
+    for n in 6..96 {
+        put_exception(&mut bytes, 4096, n, 1000 + n as u64, 20 + n as u64);
+    }
+    let lost: Vec<u64> = bench.exceptions.iter().map(|(old, _)| *old).collect();
+    assert!(cut_everywhere(&bench, &bytes, &options(), &lost) > 8);
+
     let bench = Bench::of("chunk-16k");
     let mut bytes = bench.sound.clone();
     bytes[..3].fill(9);
