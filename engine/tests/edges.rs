@@ -2,8 +2,6 @@
 //! was never noted down, a file that only begins like an unused one. On real files.
 // Tells clippy that the helpers here are tests too.
 #![cfg(test)]
-// Tells clippy that the helpers here are tests too.
-#![cfg(test)]
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;

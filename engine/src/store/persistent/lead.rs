@@ -5,6 +5,7 @@
 //! one seal took (DESIGN.md, "The journal", invariant 3), and whoever began to wait before the seal
 //! waits for an epoch that covers it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
@@ -78,9 +79,15 @@ impl PersistentStore {
 
         let (result, current_area, base) = {
             let mut area = self.area.lock().unwrap_or_else(PoisonError::into_inner);
-            let result = self
-                .refuse_if_gone(area.position, &batch)
-                .and_then(|()| area.commit(&*self.device, self.layout, &batch));
+            let commit = || {
+                self.refuse_if_gone(area.position, &batch)?;
+                area.commit(&*self.device, self.layout, &batch)
+            };
+            // A leader that ended here would leave everybody waiting, and nothing latched.
+            let result = catch_unwind(AssertUnwindSafe(commit)).unwrap_or_else(|_| {
+                let context = "cannot commit, a bug in usnap: the commit panicked";
+                Err(Error::new(ErrorKind::Io, context))
+            });
             (result, area.position.area, area.base(self.layout))
         };
 
