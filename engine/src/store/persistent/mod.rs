@@ -11,7 +11,8 @@
 //!   exceptions come first in the next one.
 //!
 //! Lock order: `area`, which the leader alone takes, then `state`; nothing is taken with `state`.
-//! No lock that a reader or writer takes is held across I/O.
+//! No lock that a reader or writer takes is held across I/O, but by writers that find the device
+//! full, while one of them makes it longer (`room.rs`); that lock comes before `state`.
 
 mod allocate;
 pub(crate) mod behind;
