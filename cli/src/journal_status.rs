@@ -15,8 +15,8 @@ pub(crate) struct JournalStatus {
     pub(crate) state: String,
     /// Where it lies, if there is one.
     pub(crate) path: Option<String>,
-    /// Exceptions that are in it and not in the store.
-    pub(crate) pending: u64,
+    /// Exceptions that are in it and not in the store; null where nobody knows how many.
+    pub(crate) pending: Option<u64>,
     /// Why the next serve does not add them unless told to.
     pub(crate) doubts: Vec<String>,
     /// Why a server keeps none.
@@ -47,8 +47,9 @@ impl From<&JournalReport> for JournalStatus {
 impl fmt::Display for JournalStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pending = match self.pending {
-            1 => "1 exception".to_owned(),
-            n => format!("{n} exceptions"),
+            None => "an unknown number of exceptions".to_owned(),
+            Some(1) => "1 exception".to_owned(),
+            Some(n) => format!("{n} exceptions"),
         };
         match self.state.as_str() {
             "active" => match &self.path {
@@ -63,6 +64,9 @@ impl fmt::Display for JournalStatus {
                 ),
                 None => Ok(()),
             },
+            "waiting" if self.doubts.is_empty() && self.pending == Some(0) => {
+                writeln!(f, "a server was killed; all that it wrote is committed")
+            }
             "waiting" if self.doubts.is_empty() => writeln!(
                 f,
                 "a server was killed: {pending} not committed wait in its journal, and the next \
@@ -92,7 +96,7 @@ mod tests {
         JournalStatus {
             state: state.to_owned(),
             path: Some("/d/j".to_owned()),
-            pending: 3,
+            pending: Some(3),
             doubts: doubts.iter().map(|doubt| (*doubt).to_owned()).collect(),
             why_none: why_none.map(str::to_owned),
         }

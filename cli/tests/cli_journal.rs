@@ -247,6 +247,44 @@ fn what_was_refused_is_not_replayed_because_discarding_it_failed() -> Result<()>
 }
 
 #[test]
+fn a_journal_of_another_user_can_be_discarded_by_root() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    for by in ["serve", "repair"] {
+        let bench = Bench::new("another-user")?;
+        bench.write_and_kill(0..3, 1)?;
+        std::os::unix::fs::chown(bench.journal()?, Some(1000), None)?;
+        let said = bench.refusal(&[])?;
+        ensure!(said.contains("belongs to user 1000"), "{said}");
+        ensure!(said.contains("--journal=discard"), "{said}");
+        let plan = LAB
+            .usnap(&["repair", "-n"])
+            .arg(bench.cow())
+            .fails_with(1)?;
+        ensure!(
+            plan.stderr.contains("belongs to user 1000"),
+            "{}",
+            plan.stderr
+        );
+        if by == "serve" {
+            let server = bench.serve(&["--journal=discard"])?.start()?;
+            ensure!(bytes(&server)? == expected(&[]));
+            server.stop()?;
+        } else {
+            let words = ["repair", "--journal=discard"];
+            LAB.usnap(&words).arg(bench.cow()).ok()?;
+        }
+        // It is that user's to remove.
+        ensure!(bench.journals()?.len() == 1, "{by}");
+        let server = bench.serve(&[])?.start()?;
+        ensure!(!server.log()?.contains("journal"), "{}", server.log()?);
+        server.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_file_that_somebody_wrote_to_is_not_replayed_whatever_is_asked() -> Result<()> {
     let bench = Bench::new("foreign")?;
     let server = bench.serve(&[])?.start()?;

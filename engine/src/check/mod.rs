@@ -14,7 +14,7 @@ use crate::device::{BlockDevice, FileDevice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::Origin;
 use crate::origin::identity;
-use crate::snapshot::{JournalReport, JournalState, report_at_rest};
+use crate::snapshot::{JournalReport, JournalState, count, report_at_rest};
 use crate::store::persistent::walk::HeaderSector;
 
 pub use kind::{FindingKind, Severity};
@@ -134,15 +134,19 @@ pub fn check(cow: &Path, origin: Option<&Path>) -> Result<CheckReport> {
 }
 
 fn check_journal(journal: &JournalReport, report: &mut CheckReport) {
-    let pending = match journal.pending {
-        1 => "1 exception that is".to_owned(),
-        n => format!("{n} exceptions that are"),
-    };
+    let pending = count(journal.pending);
     match journal.state {
         JournalState::Absent => report.add_general(
             FindingKind::JournalAbsent,
             "a server was killed, and its journal is not to be found: what was not flushed may be \
              missing"
+                .to_owned(),
+        ),
+        JournalState::Waiting if journal.pending == Some(0) && journal.doubts.is_empty() => report
+            .add_general(
+            FindingKind::JournalWaiting,
+            "a server was killed; all that it wrote is committed, and the next serve, or repair, \
+                 removes its journal"
                 .to_owned(),
         ),
         JournalState::Waiting | JournalState::Latched => {

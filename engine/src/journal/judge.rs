@@ -89,6 +89,10 @@ impl Found {
     /// # Errors
     /// Where journal and store can't both be right.
     pub(crate) fn missing(&self, store: &StoreView<'_>) -> Result<Vec<Exception>, Contradiction> {
+        if self.is_all_there(store) {
+            // Whatever else speaks against it, there is nothing to replay.
+            return Ok(Vec::new());
+        }
         if store.committed < self.base.committed {
             return contradiction(format!(
                 "counts {} committed entries; the store has {}",
@@ -151,6 +155,26 @@ impl Found {
             return contradiction("names more chunks than the COW device has room for");
         }
         Ok(missing)
+    }
+
+    /// Whether each chunk that is noted is in the store already, at the same place.
+    fn is_all_there(&self, store: &StoreView<'_>) -> bool {
+        let mut left = CHUNKS_MAX;
+        self.runs.iter().all(|run| {
+            let Some(fewer) = left.checked_sub(run.count) else {
+                return false;
+            };
+            left = fewer;
+            (0..run.count).all(|n| {
+                let place = run.first_new.0.checked_add(n).map(NewChunk);
+                let old_chunk = run
+                    .first_old
+                    .0
+                    .checked_add(n)
+                    .filter(|old| *old < store.old_chunks);
+                place.is_some() && old_chunk.and_then(|old| (store.lookup)(OldChunk(old))) == place
+            })
+        })
     }
 
     /// All that is noted, sorted by new chunk, no chunk twice, each of them possible.

@@ -388,8 +388,9 @@ fn what_is_noted_and_not_in_the_store_is_missing_in_the_order_of_the_new_chunks(
 fn what_contradicts_the_store_is_not_replayed() {
     let why = |store: &Store, notes: &[Run]| store.missing_of(notes).unwrap_err().0;
     let fresh = store(&[(1, 2)], 1);
-    assert!(why(&store(&[], 1), &[]).starts_with("counts 1 committed entries"));
-    assert!(why(&store(&[(1, 2)], 0), &[]).starts_with("knows nothing of the entry for chunk 1"));
+    assert!(why(&store(&[], 1), &[run(5, 3, 1)]).starts_with("counts 1 committed entries"));
+    let knows_nothing = why(&store(&[(1, 2)], 0), &[run(5, 3, 1)]);
+    assert!(knows_nothing.starts_with("knows nothing of the entry for chunk 1"));
     assert!(why(&store(&[(1, 2)], 0), &[run(2, 2, 1)]).contains("as another chunk's"));
     assert!(why(&fresh, &[run(5, 2, 1)]).ends_with("which is another's"));
     assert!(why(&fresh, &[run(1, 3, 1)]).ends_with("the store has it at 2"));
@@ -410,12 +411,23 @@ fn what_contradicts_the_store_is_not_replayed() {
 }
 
 #[test]
+fn where_all_that_is_noted_is_in_the_store_nothing_else_matters() {
+    let more = [(1, 2), (3, 3), (8, 9)];
+    for (entries, base) in [(&more[..], 0), (&more[..], 1), (&more[1..2], 2)] {
+        assert_eq!(store(entries, base).missing_of(&[run(3, 3, 1)]), Ok(vec![]));
+        assert!(store(entries, base).missing_of(&[run(3, 4, 1)]).is_err());
+    }
+}
+
+#[test]
 fn another_checksum_of_the_base_is_a_contradiction() {
     let memory: Arc<dyn JournalMemory> = Filmed::new(2);
-    begin(memory.clone()).retire(Base {
+    let mut journal = begin(memory.clone());
+    journal.retire(Base {
         committed: 1,
         area_crc32: 5,
     });
+    note(&mut journal, 7, 3, 1);
     let found = Found::read(memory).unwrap();
     let view = |base_area_crc32| StoreView {
         layout: Layout::new(ChunkSize::from_sectors(1).unwrap()),
@@ -427,7 +439,7 @@ fn another_checksum_of_the_base_is_a_contradiction() {
         lookup: &|_| None,
         is_new_chunk_taken: &|_| false,
     };
-    assert_eq!(found.missing(&view(Some(5))), Ok(vec![]));
+    assert_eq!(found.missing(&view(Some(5))).unwrap().len(), 1);
     assert!(found.missing(&view(Some(6))).is_err());
     assert!(found.missing(&view(None)).is_err());
 }

@@ -2,20 +2,9 @@
 //! is.
 
 use super::{Plan, Step, StepKind};
-use crate::device::BlockDevice;
-use crate::num::SECTOR_LEN;
-use crate::snapshot::{JournalMode, WaitingJournal};
+use crate::snapshot::{JournalMode, WaitingJournal, count};
 
 const HINT: &str = "--journal=discard repairs without them; keep a copy of the COW file";
-
-/// The sector that names the session; zeros where it can't be read, which others will say.
-pub(super) fn first_sector(device: &dyn BlockDevice) -> [u8; SECTOR_LEN] {
-    let mut sector = [0; SECTOR_LEN];
-    if device.read_at(&mut sector, 0).is_err() {
-        sector.fill(0);
-    }
-    sector
-}
 
 /// Puts what becomes of the journal before everything else, or in its way.
 pub(super) fn add_to(plan: &mut Plan, waiting: &WaitingJournal, mode: JournalMode) {
@@ -29,10 +18,11 @@ pub(super) fn add_to(plan: &mut Plan, waiting: &WaitingJournal, mode: JournalMod
         .iter()
         .all(|step| step.kind == StepKind::ClearJunk);
     let is_sound = clears_junk && plan.refusals.is_empty();
-    let pending = match waiting.missing.len() {
-        1 => "1 exception that is".to_owned(),
-        n => format!("{n} exceptions that are"),
-    };
+    if waiting.is_all_committed() {
+        let message = "a server was killed; all that it wrote is committed: remove its journal";
+        return add_first(plan, StepKind::DiscardJournal, waiting, message.to_owned());
+    }
+    let pending = count(waiting.pending());
     let has = format!("a server was killed, and its journal has {pending} not committed");
     if mode == JournalMode::Discard {
         let message = format!("{has}: discard it; what it has is lost");
@@ -62,11 +52,13 @@ fn add_first(plan: &mut Plan, kind: StepKind, waiting: &WaitingJournal, message:
         chunk: None,
         index: None,
         exception: None,
-        from: format!("{} exceptions not committed", waiting.missing.len()),
+        from: format!("{} not committed", count(waiting.pending())),
         to: match kind {
-            StepKind::ReplayJournal => "committed".to_owned(),
-            _ => "lost".to_owned(),
-        },
+            StepKind::ReplayJournal => "committed",
+            _ if waiting.is_all_committed() => "removed",
+            _ => "lost",
+        }
+        .to_owned(),
         message,
     };
     plan.steps.insert(0, step);

@@ -18,7 +18,9 @@ use crate::check::{CheckReport, check_device, check_origin, find_header};
 use crate::device::{BlockDevice, FileDevice, lock_cow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::Origin;
-use crate::snapshot::{JournalMode, end_session, journal_waiting};
+use crate::snapshot::{
+    JournalMode, WaitingJournal, end_session, journal_waiting_on, prove_waiting,
+};
 
 use self::execute::Op;
 
@@ -216,13 +218,25 @@ impl Repair {
             FileDevice::open_read_write(cow)
         }
         .map_err(|e| e.context(cannot()))?;
-        // It is looked at as anybody would, whom the lock would keep away.
-        let before = journal::first_sector(&device);
-        let waiting = journal_waiting(cow).ok().flatten();
         lock_cow(device.file(), cow, !read_only)?;
-        if journal::first_sector(&device) != before {
-            let context = format!("{}: somebody has just used it", cannot());
-            return Err(Error::new(ErrorKind::InUse, context).with_hint("try again"));
+        let waiting = journal_waiting_on(cow, &device).ok().flatten();
+        let all_committed = waiting
+            .as_ref()
+            .is_some_and(WaitingJournal::is_all_committed);
+        if !read_only {
+            if waiting
+                .as_ref()
+                .is_some_and(|waiting| waiting.hopeless.is_none())
+            {
+                // Before anybody else is told what this sync would tell.
+                let proved = prove_waiting(cow, &device);
+                if options.journal != JournalMode::Discard {
+                    proved.map_err(|e| e.context(cannot()))?;
+                }
+            }
+            // A sync may have failed before, which nobody is told again: the plan is made from what
+            // is on the disk.
+            device.drop_page_cache();
         }
         let mut options = RepairOptions {
             is_fixed_size: device.is_block(),
@@ -232,9 +246,13 @@ impl Repair {
             refuse_other_origin(&device, &origin, &options)?;
             options.origin = Some(origin.identity()?);
         }
-        if waiting.as_ref().is_some_and(|waiting| waiting.is_latched) {
+        if read_only && waiting.as_ref().is_some_and(|waiting| waiting.is_latched) {
             // A flush had failed: what the page cache shows may never have been written.
             device.drop_page_cache();
+        }
+        if all_committed {
+            // Nothing is lost with it, and it fits a store with damage too.
+            options.journal = JournalMode::Discard;
         }
         let mut plan = Plan::make(&device, &options)?;
         if let Some(waiting) = &waiting {

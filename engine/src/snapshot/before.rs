@@ -19,8 +19,10 @@ pub(super) struct Before {
     pub(super) waiting: Option<Waiting>,
     /// Where a journal of that session lies, whether it is of use or not.
     pub(super) path: Option<PathBuf>,
-    /// The session was killed in this boot, and its journal was not found.
+    /// The session was killed in this boot, and its journal was not found, or is empty.
     pub(super) is_absent: bool,
+    /// The session did not end in order, before this boot or on another machine.
+    was_cut_off: bool,
     /// There is no record, so nobody knows how the session before ended.
     is_unrecorded: bool,
     /// The journal may be removed: it is not of another file, of which this one is a copy.
@@ -40,16 +42,17 @@ impl Before {
             return Self::default();
         }
         let witness = Witness::of(file.file());
-        let is_over = record.clean
-            || witness
+        let was_cut_off = !record.clean
+            && witness
                 .as_ref()
                 .is_ok_and(|now| now.boot_id != record.boot_id);
         let found = place::find_read_only(cow, Session(record.session));
-        if is_over {
+        if record.clean || was_cut_off {
             // Everything was committed, or the page cache that it speaks of is gone.
             let path = found.ok().flatten().map(|(path, _)| path);
             return Self {
                 path,
+                was_cut_off,
                 is_ours: true,
                 ..Self::default()
             };
@@ -70,10 +73,18 @@ impl Before {
             }
         };
         let read = Found::read(Arc::new(memory));
+        if read.as_ref().is_err_and(|why| *why == Unreadable::NotBegun) {
+            // The record names a session once its journal has begun, so this one was emptied.
+            return Self {
+                path: Some(path),
+                is_absent: true,
+                is_ours: true,
+                ..Self::default()
+            };
+        }
         let is_ours = match (&read, &witness) {
             (Ok(found), Ok(now)) => found.is_for(now),
-            // Nothing was ever noted in it, or nobody knows whose it is.
-            (Err(Unreadable::NotBegun), _) => true,
+            // Nobody knows whose it is.
             _ => false,
         };
         let waiting = Waiting::new(read, |found| match &witness {
@@ -139,8 +150,19 @@ impl Before {
     ) -> Option<String> {
         let name = cow.display();
         if self.is_absent {
+            let what = if self.path.is_some() {
+                "its journal is empty"
+            } else {
+                "it has no journal"
+            };
             return Some(format!(
-                "the server before was killed and {name} has no journal: what was written to it and \
+                "the server before of {name} was killed and {what}: what was written and not flushed \
+                 may be missing"
+            ));
+        }
+        if self.was_cut_off {
+            return Some(format!(
+                "{name} was not closed in order, before this system was started or elsewhere: what was \
                  not flushed may be missing"
             ));
         }
@@ -192,7 +214,7 @@ impl Before {
                     (false, false) => JournalState::None,
                 },
                 path: self.path.clone().filter(|_| is_waiting),
-                pending: shown,
+                pending: if self.is_absent { None } else { Some(shown) },
                 ..JournalReport::default()
             };
         }

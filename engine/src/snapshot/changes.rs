@@ -47,7 +47,11 @@ impl Changes<'_> {
     /// # Errors
     /// `Corrupt`, `NoSpace`, `Io`.
     pub(super) fn carry_out(self, loaded: &mut Loaded) -> Result<Begun> {
-        let old = self.before.open(self.cow, self.mode)?;
+        let old = match self.before.open(self.cow, self.mode) {
+            // Nothing depends on it.
+            Err(_) if self.missing.is_empty() => None,
+            opened => opened?,
+        };
         let file = self.file;
         self.carry_out_with(loaded, old.as_ref())
             .inspect_err(|_| file.drop_page_cache())

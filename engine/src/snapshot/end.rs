@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::journal::Found;
 use crate::store::persistent::create::write_identity;
 use crate::store::persistent::open::load;
-use crate::store::persistent::walk::HeaderSector;
+use crate::store::persistent::walk::{HeaderSector, read_header};
 use crate::table::ExceptionTable;
 
 /// Ends the session that the record in `sector` names, of the store on `device`, which is at `cow`
@@ -64,14 +64,26 @@ pub(crate) fn end_session(
     Ok(replayed)
 }
 
-/// How many chunks the snapshot has, as far as the store says; else as many as the journal names.
+/// Proves what the journal that waits for the store on `device` notes, before anything else syncs.
+///
+/// # Errors
+/// What the sync says; the journal is poisoned then.
+pub(crate) fn prove_waiting(cow: &Path, device: &FileDevice) -> Result<()> {
+    let record = read_header(device)?.identity.ok().flatten();
+    let before = Before::look(cow, device, record.as_ref());
+    let journal = before.open(cow, JournalMode::Auto).ok().flatten();
+    prove(device, journal.as_ref())
+}
+
+/// How many chunks the snapshot has: what the record says, or more where the journal names more. It
+/// may have been served over another origin.
 fn old_chunks(record: &IdentityRecord, chunk_size: ChunkSize, waiting: &Waiting) -> u64 {
-    if let Some(origin) = record.origin {
-        return chunk_size.chunks_to_hold(origin.size_bytes);
-    }
+    let recorded = record
+        .origin
+        .map_or(0, |origin| chunk_size.chunks_to_hold(origin.size_bytes));
     let runs = waiting.found().map_or(&[][..], |found| &found.runs);
     let ends = runs
         .iter()
         .map(|run| run.first_old.0.saturating_add(run.count));
-    ends.max().unwrap_or(0)
+    ends.fold(recorded, u64::max)
 }

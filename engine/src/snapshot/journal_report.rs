@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use usnap_format::{Exception, IdentityRecord, Layout, NewChunk, OldChunk};
+use usnap_format::{Exception, Layout, NewChunk, OldChunk};
 
 use super::before::Before;
-use super::waiting::Waiting;
+use super::waiting::{JournalMode, Waiting};
 use crate::device::{BlockDevice, FileDevice, holder};
 use crate::error::Result;
 use crate::journal::StoreView;
@@ -14,18 +14,31 @@ use crate::store::persistent::behind::Behind;
 use crate::store::persistent::walk::{AreaWalk, HeaderSector, read_header};
 
 /// What becomes of writes that are not committed yet when the process ends without a word.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalReport {
     /// In short.
     pub state: JournalState,
     /// Where the journal lies, if there is one.
     pub path: Option<PathBuf>,
-    /// Exceptions that wait in it for the next writable open.
-    pub pending: u64,
+    /// Exceptions that wait in it for the next writable open; `None` where nobody knows how many.
+    pub pending: Option<u64>,
     /// Why the next open will not replay it without being told, each a sentence.
     pub doubts: Vec<String>,
     /// Why there is none, where that is worth saying.
     pub why_none: Option<String>,
+}
+
+/// No journal, and nothing that waits.
+impl Default for JournalReport {
+    fn default() -> Self {
+        Self {
+            state: JournalState::None,
+            path: None,
+            pending: Some(0),
+            doubts: Vec::new(),
+            why_none: None,
+        }
+    }
 }
 
 /// A journal's state, in short.
@@ -52,8 +65,9 @@ pub enum JournalState {
 pub struct WaitingJournal {
     /// Where it lies, if that is known.
     pub path: Option<PathBuf>,
-    /// The exceptions that are noted and not in the store, sorted by new chunk.
-    pub missing: Vec<Exception>,
+    /// The exceptions that are noted and not in the store, sorted by new chunk; `None` where nobody
+    /// can tell.
+    pub missing: Option<Vec<Exception>>,
     /// Circumstances that speak against it, each a sentence. The next open refuses then, until it is
     /// told to replay or to discard.
     pub doubts: Vec<String>,
@@ -68,6 +82,18 @@ impl WaitingJournal {
     #[must_use]
     pub fn is_believed(&self) -> bool {
         self.doubts.is_empty() && self.hopeless.is_none()
+    }
+
+    /// How many exceptions are missing, where that is known.
+    #[must_use]
+    pub fn pending(&self) -> Option<u64> {
+        self.missing.as_ref().map(|missing| missing.len() as u64)
+    }
+
+    /// Whether there is nothing to replay, and nothing is lost without it.
+    #[must_use]
+    pub fn is_all_committed(&self) -> bool {
+        self.hopeless.is_none() && self.pending() == Some(0)
     }
 }
 
@@ -86,19 +112,21 @@ pub(crate) fn report_at_rest(cow: &Path) -> Result<JournalReport> {
     if holder(cow).is_some() {
         return Ok(JournalReport {
             state: JournalState::Unknown,
+            pending: None,
             ..JournalReport::default()
         });
     }
     let (is_absent, waiting) = at_rest(cow)?;
     let Some(waiting) = waiting else {
-        let state = if is_absent {
-            JournalState::Absent
+        let none = JournalReport::default();
+        return Ok(if is_absent {
+            JournalReport {
+                state: JournalState::Absent,
+                pending: None,
+                ..none
+            }
         } else {
-            JournalState::None
-        };
-        return Ok(JournalReport {
-            state,
-            ..JournalReport::default()
+            none
         });
     };
     Ok(JournalReport {
@@ -107,8 +135,8 @@ pub(crate) fn report_at_rest(cow: &Path) -> Result<JournalReport> {
         } else {
             JournalState::Waiting
         },
+        pending: waiting.pending(),
         path: waiting.path,
-        pending: waiting.missing.len() as u64,
         doubts: waiting.doubts.into_iter().chain(waiting.hopeless).collect(),
         why_none: None,
     })
@@ -121,22 +149,50 @@ fn at_rest(cow: &Path) -> Result<(bool, Option<WaitingJournal>)> {
     }
     let device = FileDevice::open_read_only(cow)
         .map_err(|e| e.context(format!("cannot read {}", cow.display())))?;
-    let sector = read_header(&device)?;
+    look(cow, &device, false)
+}
+
+/// As `journal_waiting`, for a `device` at `cow` that this process has locked. One that can't be
+/// replayed from here is hopeless.
+///
+/// # Errors
+/// As `journal_waiting`.
+pub(crate) fn journal_waiting_on(
+    cow: &Path,
+    device: &FileDevice,
+) -> Result<Option<WaitingJournal>> {
+    Ok(look(cow, device, true)?.1)
+}
+
+fn look(
+    cow: &Path,
+    device: &FileDevice,
+    to_replay: bool,
+) -> Result<(bool, Option<WaitingJournal>)> {
+    let sector = read_header(device)?;
     let record = sector.identity.ok().flatten();
-    let before = Before::look(cow, &device, record.as_ref());
+    let before = Before::look(cow, device, record.as_ref());
+    let unusable = if to_replay {
+        before.open(cow, JournalMode::Auto).err()
+    } else {
+        None
+    };
     let Some(waiting) = before.waiting else {
         return Ok((before.is_absent, None));
     };
-    let (missing, contradiction) = match missing(&device, &sector, record.as_ref(), &waiting) {
+    let (missing, contradiction) = match missing(device, &sector, &waiting) {
         Ok(missing) => (missing, None),
-        Err(why) => (Vec::new(), Some(why)),
+        Err(why) => (None, Some(why)),
     };
     let is_latched = waiting.found().is_some_and(|found| found.is_latched);
-    let never = waiting.why_never();
+    let hopeless = waiting.why_never().or(contradiction);
+    let is_all_there = missing.as_ref().is_some_and(Vec::is_empty);
     let doubts = match &waiting {
-        Waiting::Whole { doubts, .. } => doubts.as_slice(),
-        Waiting::Unreadable(_) => &[],
+        // What would change nothing need not be believed.
+        Waiting::Whole { doubts, .. } if !is_all_there => doubts.as_slice(),
+        Waiting::Whole { .. } | Waiting::Unreadable(_) => &[],
     };
+    let unusable = unusable.filter(|_| hopeless.is_some() || !is_all_there);
     let waiting = WaitingJournal {
         path: before.path,
         missing,
@@ -144,7 +200,7 @@ fn at_rest(cow: &Path) -> Result<(bool, Option<WaitingJournal>)> {
             .iter()
             .map(|doubt| format!("the journal {doubt}"))
             .collect(),
-        hopeless: never.or(contradiction),
+        hopeless: hopeless.or(unusable.map(|error| format!("{error:?}"))),
         is_latched,
     };
     Ok((false, Some(waiting)))
@@ -154,11 +210,10 @@ fn at_rest(cow: &Path) -> Result<(bool, Option<WaitingJournal>)> {
 fn missing(
     device: &FileDevice,
     sector: &HeaderSector,
-    record: Option<&IdentityRecord>,
     waiting: &Waiting,
-) -> std::result::Result<Vec<Exception>, String> {
+) -> std::result::Result<Option<Vec<Exception>>, String> {
     let Some(found) = waiting.found() else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let chunk_size = sector.header.chunk_size;
     let layout = Layout::new(chunk_size);
@@ -173,19 +228,18 @@ fn missing(
         places.extend(entries.map(|entry| (entry.old_chunk, entry.new_chunk)));
     }
     behind.finish();
-    let origin = record.and_then(|record| record.origin);
     found
         .missing(&StoreView {
             layout,
             device_chunks: chunk_size.whole_chunks(device.size_bytes()),
-            old_chunks: origin.map_or(u64::MAX, |origin| {
-                chunk_size.chunks_to_hold(origin.size_bytes)
-            }),
+            // It may have been served over a longer origin than the one on record.
+            old_chunks: u64::MAX,
             committed,
             base_area_crc32: behind.area_crc32,
             entries_behind_base: &behind.entries,
             lookup: &|old_chunk| places.get(&old_chunk).copied(),
             is_new_chunk_taken: &|new_chunk| behind.is_taken(new_chunk),
         })
+        .map(Some)
         .map_err(|contradiction| format!("the journal {}", contradiction.0))
 }

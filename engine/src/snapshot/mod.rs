@@ -38,12 +38,13 @@ use crate::space::{Space, SpaceAlarm};
 use crate::store::ExceptionStore;
 use crate::table::ExceptionTable;
 
-pub(crate) use end::end_session;
-pub(crate) use journal_report::report_at_rest;
+pub(crate) use end::{end_session, prove_waiting};
 pub use journal_report::{JournalReport, JournalState, WaitingJournal, journal_waiting};
+pub(crate) use journal_report::{journal_waiting_on, report_at_rest};
 pub use open::SnapshotOptions;
 pub use status::{Counters, StatusReport};
 pub use waiting::JournalMode;
+pub(crate) use waiting::count;
 
 /// When writes become durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

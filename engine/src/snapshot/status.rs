@@ -107,7 +107,7 @@ impl Snapshot {
             state => state,
         };
         let pending = match state {
-            JournalState::Active | JournalState::Latched => uncommitted,
+            JournalState::Active | JournalState::Latched => Some(uncommitted),
             _ => self.journal.pending,
         };
         JournalReport {

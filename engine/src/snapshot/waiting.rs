@@ -62,6 +62,14 @@ impl Waiting {
         runs.iter().map(|run| run.count).sum()
     }
 
+    /// The same in words, for where nobody can tell which of them are committed.
+    fn at_most(&self) -> String {
+        match self {
+            Self::Whole { .. } => format!("up to {}", count(Some(self.noted()))),
+            Self::Unreadable(_) => count(None),
+        }
+    }
+
     /// Why nothing may be replayed, whatever is asked for; known before the store is loaded.
     pub(super) fn why_never(&self) -> Option<String> {
         match self {
@@ -81,7 +89,7 @@ impl Waiting {
     /// `JournalInDoubt`.
     pub(super) fn refuse_hopeless(&self, name: &str, mode: JournalMode) -> Result<()> {
         match self.why_never() {
-            Some(why) if mode != JournalMode::Discard => Err(hopeless(name, &why, self.noted())),
+            Some(why) if mode != JournalMode::Discard => Err(hopeless(name, &why, &self.at_most())),
             _ => Ok(()),
         }
     }
@@ -105,15 +113,20 @@ impl Waiting {
         }
         let missing = loaded.missing(found, table).map_err(|contradiction| {
             let why = format!("the journal {}", contradiction.0);
-            hopeless(name, &why, self.noted())
+            hopeless(name, &why, &self.at_most())
         })?;
+        if missing.is_empty() {
+            tracing::debug!("all that the journal of {name} has noted is committed");
+            return Ok(missing);
+        }
         if doubts.is_empty() || mode == JournalMode::Replay {
             return Ok(missing);
         }
         let context = format!(
-            "cannot use COW device {name}: a server was killed, and its journal {}; it has {}",
+            "cannot use COW device {name}: a server was killed, and its journal {}; it has {} not \
+             committed",
             doubts.join(", and "),
-            count(missing.len() as u64)
+            count(Some(missing.len() as u64))
         );
         Err(Error::new(ErrorKind::JournalInDoubt, context).with_hint(
             "nothing was changed; if nothing else wrote to the COW device, --journal=replay adds \
@@ -136,11 +149,10 @@ pub(super) fn prove(device: &dyn BlockDevice, journal: Option<&Found>) -> Result
     })
 }
 
-fn hopeless(name: &str, why: &str, noted: u64) -> Error {
+fn hopeless(name: &str, why: &str, exceptions: &str) -> Error {
     let context = format!(
         "cannot use COW device {name}: a server was killed, and its journal is not to be replayed: \
-         {why}; it has {}",
-        count(noted)
+         {why}; it has {exceptions} not committed"
     );
     Error::new(ErrorKind::JournalInDoubt, context).with_hint(
         "nothing was changed; --journal=replay does not help here; --journal=discard serves \
@@ -148,10 +160,11 @@ fn hopeless(name: &str, why: &str, noted: u64) -> Error {
     )
 }
 
-/// So many exceptions, in words.
-pub(super) fn count(exceptions: u64) -> String {
+/// So many exceptions that are, in words; `None` where nobody knows how many.
+pub(crate) fn count(exceptions: Option<u64>) -> String {
     match exceptions {
-        1 => "1 exception that may not be committed".to_owned(),
-        n => format!("{n} exceptions that may not be committed"),
+        None => "an unknown number of exceptions that are".to_owned(),
+        Some(1) => "1 exception that is".to_owned(),
+        Some(n) => format!("{n} exceptions that are"),
     }
 }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
+use usnap_engine::check::check;
 use usnap_engine::device::BlockDevice;
 use usnap_engine::origin::Origin;
+use usnap_engine::repair::{Repair, RepairOptions};
 use usnap_engine::store::cow_file::create;
 use usnap_engine::{
     ErrorKind, JournalMode, JournalState, Result, Snapshot, SnapshotOptions, journal_waiting,
@@ -155,14 +157,15 @@ fn what_waits_is_known_beforehand_and_replayed() {
             old_chunk: OldChunk(7 + n),
             new_chunk: NewChunk(2 + n),
         };
-        assert_eq!(waiting.missing, (0..3).map(missing).collect::<Vec<_>>());
+        let expected: Vec<_> = (0..3).map(missing).collect();
+        assert_eq!(waiting.missing, Some(expected));
         assert!(waiting.is_believed() && !waiting.is_latched);
         assert_eq!(waiting.path.as_ref(), bench.journals().first());
         let at_rest = usnap_engine::dump::status(&bench.cow()).unwrap();
         assert_eq!(at_rest.journal.state, JournalState::Waiting);
         assert_eq!(
             (at_rest.journal.pending, at_rest.exceptions.committed),
-            (3, 0)
+            (Some(3), 0)
         );
 
         let (snapshot, notes) = bench
@@ -238,12 +241,98 @@ fn each_doubt_refuses_and_replay_overrules_it() {
             }
             let waiting = journal_waiting(&bench.cow()).unwrap().unwrap();
             assert!(waiting.doubts[0].contains(doubt), "{waiting:?}");
-            assert_eq!(waiting.missing.len(), 3);
+            assert_eq!(waiting.pending(), Some(3));
             let replay = with_mode(JournalMode::Replay);
             let (snapshot, _) = bench.open_as(&bench.cow(), &replay).unwrap();
             assert!((0..3).all(|chunk| byte_of(&snapshot, chunk) == 1));
         });
     }
+}
+
+#[test]
+fn what_speaks_against_a_journal_that_misses_nothing_refuses_nothing() {
+    type Trick = fn(&Bench);
+    let tricks: [Trick; 2] = [
+        |bench| {
+            let file = File::options().write(true).open(bench.cow()).unwrap();
+            let later = SystemTime::now() + Duration::from_secs(20);
+            file.set_modified(later).unwrap();
+        },
+        // As a kernel that went on with the store.
+        |bench| {
+            let mut entry = [0; 16];
+            entry[0] = 40;
+            entry[8] = 9;
+            let file = File::options().write(true).open(bench.cow()).unwrap();
+            let at = (CHUNK + 3 * 16) as u64;
+            file.write_all_at(&entry, at).unwrap();
+        },
+    ];
+    for trick in tricks {
+        Bench::each(|bench| {
+            let snapshot = bench.open();
+            (0..3).for_each(|chunk| write(&snapshot, chunk, 1));
+            snapshot.flush().unwrap();
+            drop(snapshot);
+            trick(bench);
+            let waiting = journal_waiting(&bench.cow()).unwrap().unwrap();
+            assert!(
+                waiting.is_believed() && waiting.is_all_committed(),
+                "{waiting:?}"
+            );
+            let checked = check(&bench.cow(), None).unwrap();
+            let said = &checked.notes[0].message;
+            assert!(said.contains("all that it wrote is committed"), "{said}");
+            let (snapshot, notes) = bench
+                .open_as(&bench.cow(), &SnapshotOptions::default())
+                .unwrap();
+            assert!(notes.is_empty(), "{notes:?}");
+            assert_eq!(byte_of(&snapshot, 2), 1);
+        });
+    }
+}
+
+#[test]
+fn a_journal_that_was_emptied_is_missed_like_one_that_is_gone() {
+    for len in [0, 4] {
+        let bench = Bench::new("/tmp");
+        bench.write_and_kill(0..3);
+        let journal = bench.journals().remove(0);
+        std::fs::write(&journal, &[0; 8][..len]).unwrap();
+        let status = usnap_engine::dump::status(&bench.cow()).unwrap();
+        assert_eq!(status.journal.state, JournalState::Absent);
+        assert_eq!(status.journal.pending, None);
+        let (_, notes) = bench
+            .open_as(&bench.cow(), &SnapshotOptions::default())
+            .unwrap();
+        assert!(notes[0].contains("may be missing"), "{notes:?}");
+        assert!(!journal.exists());
+    }
+}
+
+#[test]
+fn a_journal_written_over_a_longer_origin_is_replayed_by_a_repair_too() {
+    let bench = Bench::new("/tmp");
+    bench.open().close().unwrap();
+    let origin = File::options()
+        .write(true)
+        .open(bench.folder.path().join("origin"))
+        .unwrap();
+    origin.set_len(70 * CHUNK as u64).unwrap();
+    let forced = SnapshotOptions {
+        force_origin: true,
+        ..SnapshotOptions::default()
+    };
+    let (snapshot, _) = bench.open_as(&bench.cow(), &forced).unwrap();
+    write(&snapshot, 68, 1);
+    drop(snapshot);
+    let waiting = journal_waiting(&bench.cow()).unwrap().unwrap();
+    assert!(waiting.is_believed(), "{waiting:?}");
+    let options = RepairOptions::default();
+    let repair = Repair::open(&bench.cow(), None, &options, false).unwrap();
+    repair.carry_out().unwrap();
+    let (snapshot, _) = bench.open_as(&bench.cow(), &forced).unwrap();
+    assert_eq!(byte_of(&snapshot, 68), 1);
 }
 
 #[test]
@@ -286,6 +375,10 @@ fn a_damaged_journal_is_refused_whatever_is_asked_and_kept_when_it_is_discarded(
     }
     let waiting = journal_waiting(&bench.cow()).unwrap().unwrap();
     assert!(waiting.hopeless.is_some() && !waiting.is_believed());
+    assert_eq!(waiting.pending(), None, "nobody knows");
+    let checked = check(&bench.cow(), None).unwrap();
+    let said = &checked.notes[0].message;
+    assert!(said.contains("an unknown number of exceptions"), "{said}");
     let (snapshot, _) = bench
         .open_as(&bench.cow(), &with_mode(JournalMode::Discard))
         .unwrap();
@@ -314,7 +407,7 @@ fn without_its_journal_a_killed_store_is_served_and_that_is_said_once() {
 }
 
 #[test]
-fn a_journal_of_an_earlier_boot_is_worth_nothing_and_goes_without_a_word() {
+fn a_journal_of_an_earlier_boot_is_worth_nothing_and_what_it_means_is_said() {
     let bench = Bench::new("/tmp");
     bench.write_and_kill(0..3);
     let record = IdentityRecord {
@@ -328,7 +421,7 @@ fn a_journal_of_an_earlier_boot_is_worth_nothing_and_goes_without_a_word() {
     let (snapshot, notes) = bench
         .open_as(&bench.cow(), &SnapshotOptions::default())
         .unwrap();
-    assert!(notes.is_empty(), "{notes:?}");
+    assert!(notes[0].contains("was not closed in order"), "{notes:?}");
     assert_eq!(
         byte_of(&snapshot, 0),
         5,
