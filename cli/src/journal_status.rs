@@ -78,6 +78,12 @@ impl fmt::Display for JournalStatus {
                  refuses until --journal says what to do: {}",
                 one_line(&self.doubts.join("; "))
             ),
+            "absent" if !self.doubts.is_empty() => writeln!(
+                f,
+                "a server was killed, and {}: serve refuses until it is put beside the COW file, \
+                 or --journal=discard is given",
+                one_line(&self.doubts.join("; "))
+            ),
             "absent" => writeln!(
                 f,
                 "a server was killed and its journal is not to be found: what was not flushed may \
@@ -114,5 +120,7 @@ mod tests {
         assert!(doubt.contains("refuses") && doubt.ends_with("it rains; it pours\n"));
         assert!(line("latched", &["a flush failed"], None).ends_with("a flush failed\n"));
         assert!(line("absent", &[], None).contains("may be missing"));
+        let moved = line("absent", &["its journal j is not to be found"], None);
+        assert!(moved.contains("and its journal j is not to be found: serve refuses"));
     }
 }

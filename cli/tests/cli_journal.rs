@@ -311,7 +311,7 @@ fn a_file_that_somebody_wrote_to_is_not_replayed_whatever_is_asked() -> Result<(
 }
 
 #[test]
-fn a_renamed_file_keeps_its_journal_and_a_moved_one_is_said_to_have_lost_it() -> Result<()> {
+fn a_renamed_file_keeps_its_journal_and_one_moved_without_it_is_refused() -> Result<()> {
     let bench = Bench::new("moved")?;
     bench.write_and_kill(0..3, 1)?;
     let renamed = bench.scratch.join("other.cow");
@@ -325,14 +325,63 @@ fn a_renamed_file_keeps_its_journal_and_a_moved_one_is_said_to_have_lost_it() ->
     let moved = bench.scratch.join("folder/other.cow");
     std::fs::rename(&renamed, &moved)?;
     let said = LAB.usnap(&["status"]).arg(&moved).ok()?;
-    ensure!(said.contains("its journal is not to be found"), "{said}");
-    let server = bench.serve_as(&moved, &[])?.start()?;
-    ensure!(bytes(&server)? == expected(&[(0..3, 1)]));
+    let journal = bench.journal()?;
+    let name = journal.file_name().context("its name")?;
+    let told = format!("its journal {} is not to be found", name.display());
+    ensure!(said.contains(&told) && said.contains("refuses"), "{said}");
+    let said = LAB.usnap(&["check"]).arg(&moved).ok()?;
+    ensure!(said.contains(&told), "{said}");
+    let before = std::fs::read(&moved)?;
+    for mode in ["auto", "replay", "off"] {
+        let refused = bench.serve_as(&moved, &["--journal", mode])?.start().err();
+        let refused = format!("{:#}", refused.context("it is served")?);
+        ensure!(
+            refused.contains(&told) && refused.contains("--journal=discard"),
+            "{refused}"
+        );
+    }
+    LAB.usnap(&["repair"]).arg(&moved).fails_with(1)?;
     ensure!(
-        server.log()?.contains("may be missing"),
-        "{}",
-        server.log()?
+        std::fs::read(&moved)? == before,
+        "a refusal changes nothing"
     );
+    std::fs::rename(&journal, bench.scratch.join("folder").join(name))?;
+    let server = bench.serve_as(&moved, &[])?.start()?;
+    ensure!(bytes(&server)? == expected(&[(0..4, 1)]));
+    server.kill()?;
+
+    let without = bench.scratch.join("without.cow");
+    std::fs::rename(&moved, &without)?;
+    let server = bench
+        .serve_as(&without, &["--journal", "discard"])?
+        .start()?;
+    let log = server.log()?;
+    ensure!(log.contains("may be missing"), "{log}");
+    server.stop()?;
+    Ok(())
+}
+
+#[test]
+fn an_error_while_looking_for_the_journal_is_not_taken_for_a_bad_journal() -> Result<()> {
+    let bench = Bench::new("few")?;
+    bench.write_and_kill(0..3, 1)?;
+    let mut told = 0;
+    for descriptors in 4..24 {
+        let serve = "ulimit -n $1; exec \"$0\" serve -r disk.img --cow c.cow --run true";
+        let ran = Command::new("sh")
+            .args(["-c", serve, env!("CARGO_BIN_EXE_usnap")])
+            .arg(format!("{descriptors}"))
+            .current_dir(bench.scratch.path())
+            .output()?;
+        let said = String::from_utf8_lossy(&ran.stderr);
+        for wrong in ["not to be replayed", "not to be found", "may be missing"] {
+            ensure!(!said.contains(wrong), "{descriptors} descriptors: {said}");
+        }
+        told += u32::from(said.contains("its journal can't be looked at"));
+    }
+    ensure!(told > 0, "no limit fell on the look for the journal");
+    let server = bench.serve(&[])?.start()?;
+    ensure!(bytes(&server)? == expected(&[(0..3, 1)]));
     server.stop()?;
     Ok(())
 }

@@ -19,6 +19,8 @@ pub const IDENTITY_VERSION: u16 = 1;
 pub const IDENTITY_FLAG_ORIGIN: u16 = 1 << 0;
 /// Flag: the store was closed after a commit of everything.
 pub const IDENTITY_FLAG_CLEAN: u16 = 1 << 1;
+/// Flag: the session notes in a file what is not committed.
+pub const IDENTITY_FLAG_JOURNAL: u16 = 1 << 2;
 
 /// Offset of the magic in the record.
 pub const IDENTITY_MAGIC_OFFSET: usize = 0;
@@ -49,7 +51,7 @@ pub const IDENTITY_CRC32_OFFSET: usize = 236;
 
 const RESERVED_LEN: usize = IDENTITY_CRC32_OFFSET - IDENTITY_RESERVED_OFFSET;
 const ORIGIN_LEN: usize = IDENTITY_SESSION_OFFSET - IDENTITY_SAMPLE_SCHEME_OFFSET;
-const KNOWN_FLAGS: u16 = IDENTITY_FLAG_ORIGIN | IDENTITY_FLAG_CLEAN;
+const KNOWN_FLAGS: u16 = IDENTITY_FLAG_ORIGIN | IDENTITY_FLAG_CLEAN | IDENTITY_FLAG_JOURNAL;
 const NANOSECONDS: u32 = 1_000_000_000;
 
 /// What an origin is recognised by.
@@ -78,6 +80,9 @@ pub struct IdentityRecord {
     pub boot_id: [u8; 16],
     /// Whether that open ended with everything committed.
     pub clean: bool,
+    /// Whether that open notes in a file what is not committed. Where it did not end clean, that
+    /// file is needed.
+    pub has_journal: bool,
     /// What a person calls the store.
     pub label: Label,
 }
@@ -117,6 +122,7 @@ impl IdentityRecord {
             session: field_at::<IDENTITY_SESSION_OFFSET, _, _>(record),
             boot_id: field_at::<IDENTITY_BOOT_ID_OFFSET, _, _>(record),
             clean: flags & IDENTITY_FLAG_CLEAN != 0,
+            has_journal: flags & IDENTITY_FLAG_JOURNAL != 0,
             label: Label::decode(&field_at::<IDENTITY_LABEL_OFFSET, _, _>(record))?,
         }))
     }
@@ -132,6 +138,9 @@ impl IdentityRecord {
         }
         if self.clean {
             flags |= IDENTITY_FLAG_CLEAN;
+        }
+        if self.has_journal {
+            flags |= IDENTITY_FLAG_JOURNAL;
         }
         put_at::<IDENTITY_MAGIC_OFFSET, _, _>(&mut record, IDENTITY_MAGIC);
         put_at::<IDENTITY_VERSION_OFFSET, _, _>(&mut record, IDENTITY_VERSION.to_le_bytes());

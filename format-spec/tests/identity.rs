@@ -35,9 +35,10 @@ prop_compose! {
         session: [u8; 16],
         boot_id: [u8; 16],
         clean: bool,
+        has_journal: bool,
         label in label(),
     ) -> IdentityRecord {
-        IdentityRecord { origin, session, boot_id, clean, label }
+        IdentityRecord { origin, session, boot_id, clean, has_journal, label }
     }
 }
 
@@ -54,6 +55,7 @@ fn example() -> IdentityRecord {
         session: [1; 16],
         boot_id: [2; 16],
         clean: true,
+        has_journal: true,
         label: Label::new("web-1").expect("a label"),
     }
 }
@@ -159,8 +161,8 @@ fn a_later_version_is_refused() {
 
 #[test]
 fn unknown_flags_are_refused() {
-    for bit in 2..16 {
-        let found = 3 | 1_u16 << bit;
+    for bit in 3..16 {
+        let found = 7 | 1_u16 << bit;
         let record = broken(IDENTITY_FLAGS_OFFSET, &found.to_le_bytes());
         assert_eq!(error_of(&record), FormatError::IdentityFlags { found });
     }

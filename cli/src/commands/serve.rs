@@ -28,7 +28,8 @@ use crate::serve::{self, Changes, CowPlan, Place, Plan, address};
 /// A write is acknowledged when the system has the data; what was flushed (or written with FUA)
 /// survives a power cut. What was only acknowledged survives the end of the server, kill -9
 /// included: it is noted in a journal beside the COW file, and the next serve adds it. If
-/// anything speaks against that journal, serve refuses and says what (see --journal).
+/// anything speaks against that journal, serve refuses and says what (see --journal). Move a COW
+/// file after a clean exit, or together with its journal (.usnap-*.journal).
 #[derive(clap::Args, Debug)]
 #[command(group = ArgGroup::new("changes").args(["cow", "transient", "read_only"])
     .required(true).multiple(true))]

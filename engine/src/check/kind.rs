@@ -125,7 +125,10 @@ impl FindingKind {
             Self::HeaderDamaged => "repair writes its 16 bytes anew; in doubt with --chunk-size",
             Self::Identity => "repair zeroes it, or writes it anew with --origin",
             Self::Invalidated => "repair --revalidate, knowing what that means",
-            Self::JournalAbsent => "none: what was not flushed may be missing",
+            Self::JournalAbsent => {
+                "put the journal beside the COW file; else --journal=discard, without what was \
+                 not flushed"
+            }
             Self::JournalWaiting => "serve or repair adds it; in doubt with --journal",
             Self::JunkBehindTerminator => {
                 "repair zeroes it, in doubt with --drop-damaged; so does serving"

@@ -136,6 +136,14 @@ pub fn check(cow: &Path, origin: Option<&Path>) -> Result<CheckReport> {
 fn check_journal(journal: &JournalReport, report: &mut CheckReport) {
     let pending = count(journal.pending);
     match journal.state {
+        JournalState::Absent if !journal.doubts.is_empty() => report.add_general(
+            FindingKind::JournalAbsent,
+            format!(
+                "a server was killed, and {}: put it beside the COW file, or serve and repair want \
+                 to be told --journal=discard",
+                journal.doubts.join("; ")
+            ),
+        ),
         JournalState::Absent => report.add_general(
             FindingKind::JournalAbsent,
             "a server was killed, and its journal is not to be found: what was not flushed may be \

@@ -84,6 +84,23 @@ fn places_to_search(cow: &Path) -> Vec<Place> {
     places
 }
 
+/// Says that a session's journal is not there, in a sentence without its beginning: how it is
+/// called, and where it was searched.
+pub(crate) fn not_to_be_found(cow: &Path, session: Session) -> String {
+    let mut searched: Vec<String> = Vec::new();
+    for place in places_to_search(cow) {
+        let path = place.path().display().to_string();
+        if !searched.contains(&path) {
+            searched.push(path);
+        }
+    }
+    format!(
+        "{} is not to be found (searched: {})",
+        file_name(session),
+        searched.join(", ")
+    )
+}
+
 fn file_name(session: Session) -> String {
     let digits = u128::from_be_bytes(session.0);
     format!(".usnap-{digits:032x}.journal")
@@ -293,6 +310,14 @@ fn refuse_if_foreign(stat: &Stat, to_look_at: bool) -> std::result::Result<(), S
     Ok(())
 }
 
+/// Whether an error says nothing of what lies there, and another try may find it.
+fn is_passing(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO | Errno::INTR
+    )
+}
+
 impl Place {
     fn path(&self) -> PathBuf {
         match &self.private {
@@ -369,7 +394,7 @@ impl Place {
         let outer = match openat(CWD, &self.directory, flags, Mode::empty()) {
             Ok(directory) => directory,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(_not_ours) if self.private.is_some() && !to_create => return Ok(None),
+            Err(e) if self.private.is_some() && !to_create && !is_passing(e) => return Ok(None),
             // A directory that may be searched but not listed.
             Err(Errno::ACCESS) => openat(CWD, &self.directory, flags | OFlags::PATH, Mode::empty())
                 .map_err(|e| cannot("open the directory of", &path, e))?,
@@ -386,7 +411,7 @@ impl Place {
         }
         let inner = match openat(&outer, name, flags | OFlags::NOFOLLOW, Mode::empty()) {
             Ok(inner) => inner,
-            Err(_) if !to_create => return Ok(None),
+            Err(e) if !to_create && !is_passing(e) => return Ok(None),
             Err(e) => return Err(cannot("open the directory of", &path, e)),
         };
         let stat = fstat(&inner).map_err(|e| cannot("open the directory of", &path, e))?;

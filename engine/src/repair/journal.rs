@@ -23,10 +23,23 @@ pub(super) fn add_to(plan: &mut Plan, waiting: &WaitingJournal, mode: JournalMod
         return add_first(plan, StepKind::DiscardJournal, waiting, message.to_owned());
     }
     let pending = count(waiting.pending());
-    let has = format!("a server was killed, and its journal has {pending} not committed");
+    let has = if waiting.is_absent {
+        "a server was killed, and its journal is not to be found".to_owned()
+    } else {
+        format!("a server was killed, and its journal has {pending} not committed")
+    };
     if mode == JournalMode::Discard {
-        let message = format!("{has}: discard it; what it has is lost");
+        let message = if waiting.is_absent {
+            format!("{has}: go on without it; what it has is lost")
+        } else {
+            format!("{has}: discard it; what it has is lost")
+        };
         return add_first(plan, StepKind::DiscardJournal, waiting, message);
+    }
+    if let Some(why) = waiting.hopeless.as_ref().filter(|_| waiting.is_absent) {
+        let hint = "a COW file is moved together with its journal: put that beside it; \
+                    --journal=discard repairs without it";
+        return plan.refuse(format!("a server was killed, and {why}"), hint);
     }
     if let Some(why) = &waiting.hopeless {
         return plan.refuse(format!("{has}; it is not to be replayed: {why}"), HINT);

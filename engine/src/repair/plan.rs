@@ -99,6 +99,7 @@ impl Planner<'_> {
             session: [0; 16],
             boot_id: [0; 16],
             clean: true,
+            has_journal: false,
             ..record
         };
         self.plan.add(Step {

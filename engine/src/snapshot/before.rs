@@ -9,7 +9,7 @@ use super::session::OpenSession;
 use super::waiting::{JournalMode, Waiting};
 use super::{JournalReport, JournalState, SnapshotOptions};
 use crate::device::FileDevice;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::journal::{Found, Journal, Session, Unreadable, Witness, place};
 
 /// What the session before left behind.
@@ -60,18 +60,35 @@ impl Before {
         let (path, memory) = match found {
             Ok(Some((path, memory))) => (path, memory),
             Ok(None) => {
+                let session = Session(record.session);
+                let is_needed = record.has_journal;
                 return Self {
+                    waiting: is_needed
+                        .then(|| Waiting::Missing(place::not_to_be_found(cow, session))),
                     is_absent: true,
                     ..Self::default()
                 };
             }
             Err(error) => {
                 return Self {
-                    waiting: Some(Waiting::Unreadable(format!("{error:?}"))),
+                    waiting: Some(match error.kind() {
+                        // What lies there is not ours.
+                        ErrorKind::PermissionDenied => Waiting::Unreadable(format!("{error:?}")),
+                        _ => Waiting::not_looked_at(&error),
+                    }),
                     ..Self::default()
                 };
             }
         };
+        if let Err(error) = &witness
+            && error.kind() == ErrorKind::Io
+        {
+            return Self {
+                waiting: Some(Waiting::not_looked_at(error)),
+                path: Some(path),
+                ..Self::default()
+            };
+        }
         let read = Found::read(Arc::new(memory));
         if read.as_ref().is_err_and(|why| *why == Unreadable::NotBegun) {
             // The record names a session once its journal has begun, so this one was emptied.
@@ -209,8 +226,8 @@ impl Before {
             let is_waiting = self.waiting.is_some();
             return JournalReport {
                 state: match (is_waiting, self.is_absent) {
-                    (true, _) => JournalState::Waiting,
-                    (false, true) => JournalState::Absent,
+                    (_, true) => JournalState::Absent,
+                    (true, false) => JournalState::Waiting,
                     (false, false) => JournalState::None,
                 },
                 path: self.path.clone().filter(|_| is_waiting),

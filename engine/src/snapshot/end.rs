@@ -57,6 +57,7 @@ pub(crate) fn end_session(
         session: [0; 16],
         boot_id: [0; 16],
         clean: true,
+        has_journal: false,
         ..record
     };
     write_identity(&stamped, &sector.raw, &ended)?;

@@ -73,6 +73,8 @@ pub struct WaitingJournal {
     pub doubts: Vec<String>,
     /// Why it is not replayed even when told to, as a sentence.
     pub hopeless: Option<String>,
+    /// It is not to be found, and the session had one.
+    pub is_absent: bool,
     /// A flush had failed: the page cache is not to be trusted.
     pub is_latched: bool,
 }
@@ -130,7 +132,9 @@ pub(crate) fn report_at_rest(cow: &Path) -> Result<JournalReport> {
         });
     };
     Ok(JournalReport {
-        state: if waiting.is_latched {
+        state: if waiting.is_absent {
+            JournalState::Absent
+        } else if waiting.is_latched {
             JournalState::Latched
         } else {
             JournalState::Waiting
@@ -190,7 +194,7 @@ fn look(
     let doubts = match &waiting {
         // What would change nothing need not be believed.
         Waiting::Whole { doubts, .. } if !is_all_there => doubts.as_slice(),
-        Waiting::Whole { .. } | Waiting::Unreadable(_) => &[],
+        _ => &[],
     };
     let unusable = unusable.filter(|_| hopeless.is_some() || !is_all_there);
     let waiting = WaitingJournal {
@@ -201,6 +205,7 @@ fn look(
             .map(|doubt| format!("the journal {doubt}"))
             .collect(),
         hopeless: hopeless.or(unusable.map(|error| format!("{error:?}"))),
+        is_absent: before.is_absent,
         is_latched,
     };
     Ok((false, Some(waiting)))

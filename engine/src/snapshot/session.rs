@@ -54,12 +54,6 @@ impl Beginning<'_> {
     pub(super) fn begin(self) -> Result<(OpenSession, std::result::Result<Journal, String>)> {
         let session = Session::random()?;
         let witness = Witness::of(self.file.file());
-        let record = IdentityRecord {
-            session: session.0,
-            boot_id: witness.as_ref().map_or([0; 16], |witness| witness.boot_id),
-            clean: false,
-            ..self.record
-        };
         let made = match &witness {
             Ok(witness) => self.make_journal(session, witness),
             Err(error) => Err(format!("{error:?}")),
@@ -67,6 +61,13 @@ impl Beginning<'_> {
         let (journal, path) = match made {
             Ok((journal, path)) => (Ok(journal), Some(path)),
             Err(why) => (Err(why), None),
+        };
+        let record = IdentityRecord {
+            session: session.0,
+            boot_id: witness.as_ref().map_or([0; 16], |witness| witness.boot_id),
+            clean: false,
+            has_journal: journal.is_ok(),
+            ..self.record
         };
         let stamp = journal.as_ref().ok().map(Journal::stamp);
         let stamps = self.old.map(Found::stamp).into_iter().chain(stamp.clone());
@@ -122,6 +123,7 @@ impl OpenSession {
     pub(super) fn end(&self) -> Result<()> {
         let record = IdentityRecord {
             clean: true,
+            has_journal: false,
             ..self.record
         };
         let device = StampedDevice::new(&*self.file, self.stamp.clone());

@@ -30,6 +30,10 @@ pub(super) enum Waiting {
     Whole { found: Found, doubts: Vec<String> },
     /// It can't; the rest of a sentence that begins with it.
     Unreadable(String),
+    /// The session kept one, and it is not to be found: its name, and where it was searched.
+    Missing(String),
+    /// Looking for it failed, which may pass.
+    NotLookedAt { kind: ErrorKind, why: String },
 }
 
 impl Waiting {
@@ -48,11 +52,18 @@ impl Waiting {
         }
     }
 
+    pub(super) fn not_looked_at(error: &Error) -> Self {
+        Self::NotLookedAt {
+            kind: error.kind(),
+            why: format!("{error:?}"),
+        }
+    }
+
     /// The journal, where it can be read.
     pub(super) fn found(&self) -> Option<&Found> {
         match self {
             Self::Whole { found, .. } => Some(found),
-            Self::Unreadable(_) => None,
+            Self::Unreadable(_) | Self::Missing(_) | Self::NotLookedAt { .. } => None,
         }
     }
 
@@ -66,7 +77,7 @@ impl Waiting {
     fn at_most(&self) -> String {
         match self {
             Self::Whole { .. } => format!("up to {}", count(Some(self.noted()))),
-            Self::Unreadable(_) => count(None),
+            _ => count(None),
         }
     }
 
@@ -74,6 +85,8 @@ impl Waiting {
     pub(super) fn why_never(&self) -> Option<String> {
         match self {
             Self::Unreadable(why) => Some(format!("the journal can't be read: {why}")),
+            Self::Missing(names) => Some(format!("its journal {names}")),
+            Self::NotLookedAt { why, .. } => Some(format!("its journal can't be looked at: {why}")),
             Self::Whole { found, .. } if found.is_latched => Some(
                 "a flush failed before the server ended, or the journal was being discarded, so what \
                  the system shows of the file may not be on the disk"
@@ -88,10 +101,19 @@ impl Waiting {
     /// # Errors
     /// `JournalInDoubt`.
     pub(super) fn refuse_hopeless(&self, name: &str, mode: JournalMode) -> Result<()> {
-        match self.why_never() {
-            Some(why) if mode != JournalMode::Discard => Err(hopeless(name, &why, &self.at_most())),
-            _ => Ok(()),
-        }
+        let Some(why) = self.why_never().filter(|_| mode != JournalMode::Discard) else {
+            return Ok(());
+        };
+        let killed = format!("cannot use COW device {name}: a server was killed, and {why}");
+        Err(match self {
+            Self::Missing(_) => Error::new(ErrorKind::JournalInDoubt, killed).with_hint(
+                "nothing was changed; a COW file is moved together with its journal: put that \
+                 beside it; --journal=discard serves without it",
+            ),
+            Self::NotLookedAt { kind, .. } => Error::new(*kind, killed)
+                .with_hint("nothing was changed; once that is mended, the journal can be used"),
+            _ => hopeless(name, &why, &self.at_most()),
+        })
     }
 
     /// The exceptions that are to be replayed, sorted by new chunk.

@@ -387,12 +387,49 @@ fn a_damaged_journal_is_refused_whatever_is_asked_and_kept_when_it_is_discarded(
 }
 
 #[test]
-fn without_its_journal_a_killed_store_is_served_and_that_is_said_once() {
+fn without_the_journal_that_it_had_a_killed_store_is_refused_until_that_is_discarded() {
     let bench = Bench::new("/tmp");
     bench.write_and_kill(0..3);
-    std::fs::remove_file(bench.journals().remove(0)).unwrap();
+    assert!(bench.record().has_journal);
+    let journal = bench.journals().remove(0);
+    let name = journal.file_name().unwrap().to_str().unwrap().to_owned();
+    let away = bench.folder.path().join("away");
+    std::fs::rename(&journal, &away).unwrap();
     let status = usnap_engine::dump::status(&bench.cow()).unwrap();
     assert_eq!(status.journal.state, JournalState::Absent);
+    assert!(status.journal.doubts[0].contains(&name));
+    for mode in [JournalMode::Auto, JournalMode::Replay, JournalMode::Off] {
+        let said = bench.refused(mode);
+        assert!(said.contains(&name) && said.contains("--journal=discard"));
+        assert!(said.contains(bench.folder.path().to_str().unwrap()));
+    }
+    // Put back, it is as if nothing had been.
+    std::fs::rename(&away, &journal).unwrap();
+    let (snapshot, _) = bench
+        .open_as(&bench.cow(), &SnapshotOptions::default())
+        .unwrap();
+    assert_eq!(byte_of(&snapshot, 2), 1);
+    drop(snapshot);
+    std::fs::remove_file(bench.journals().remove(0)).unwrap();
+    let (snapshot, notes) = bench
+        .open_as(&bench.cow(), &with_mode(JournalMode::Discard))
+        .unwrap();
+    assert!(notes[0].contains("may be missing"), "{notes:?}");
+    snapshot.close().unwrap();
+    assert!(!bench.record().has_journal);
+}
+
+#[test]
+fn a_killed_store_that_kept_no_journal_is_served_and_that_is_said_once() {
+    let bench = Bench::new("/tmp");
+    let off = with_mode(JournalMode::Off);
+    let (snapshot, _) = bench.open_as(&bench.cow(), &off).unwrap();
+    write(&snapshot, 0, 1);
+    drop(snapshot);
+    assert!(!bench.record().has_journal);
+    let status = usnap_engine::dump::status(&bench.cow()).unwrap();
+    assert_eq!(status.journal.state, JournalState::Absent);
+    assert_eq!(status.journal.doubts, Vec::<String>::new());
     let notes = bench
         .open_as(&bench.cow(), &SnapshotOptions::default())
         .unwrap()
