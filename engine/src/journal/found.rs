@@ -81,6 +81,21 @@ impl Found {
         of(&self.witness) == of(now)
     }
 
+    /// Whether it is of the running system, though under another boot id.
+    pub(crate) fn is_of_same_start(&self, now: &Witness) -> bool {
+        now.is_of_same_start(&self.witness)
+    }
+
+    /// Whether only this COW device can have left it behind, in whatever boot: nobody uses it.
+    pub(crate) fn is_left_by(&self, now: &Witness) -> bool {
+        now.has_left(&self.witness)
+    }
+
+    /// How many exceptions it has, committed since or not.
+    pub(crate) fn exceptions_noted(&self) -> u64 {
+        self.runs.iter().map(|run| run.count).sum()
+    }
+
     /// Poisons it: a sync failed when what it notes was to be proved.
     pub(crate) fn latch(&self) {
         if let Some(mut checkpoint) = Checkpoint::load(&*self.memory, self.session) {

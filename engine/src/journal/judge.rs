@@ -52,7 +52,13 @@ impl Found {
     pub(crate) fn doubts(&self, now: &Witness) -> Vec<String> {
         let then = &self.witness;
         let mut doubts = Vec::new();
-        if !self.is_of_boot(now) {
+        if !self.is_of_boot(now) && now.is_of_same_start(then) {
+            doubts.push(
+                "was written under another boot id, though the system was not started anew (a \
+                 container may have one of its own)"
+                    .to_owned(),
+            );
+        } else if !self.is_of_boot(now) {
             doubts.push("was written before the system was last started".to_owned());
         }
         if (then.device, then.inode, then.is_block) != (now.device, now.inode, now.is_block) {

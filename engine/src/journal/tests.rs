@@ -448,6 +448,7 @@ fn another_checksum_of_the_base_is_a_contradiction() {
 fn each_circumstance_gives_its_own_doubt() {
     let then = Witness {
         boot_id: [1; 16],
+        started_s: 1 << 40,
         device: 2,
         inode: 3,
         mount_id: 4,

@@ -20,6 +20,9 @@ const STATX_MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 pub(crate) struct Witness {
     /// The boot, as `/proc/sys/kernel/random/boot_id` names it.
     pub(crate) boot_id: [u8; 16],
+    /// When the kernel was started, by its own clock, in seconds since 1970; 0: not known. A
+    /// container may have a boot id of its own, but not this.
+    pub(crate) started_s: u64,
     /// The filesystem's device number; of a block device its own.
     pub(crate) device: u64,
     pub(crate) inode: u64,
@@ -50,6 +53,7 @@ impl Witness {
             let size_bytes = seek(file, SeekFrom::End(0)).map_err(|e| cannot(e.into()))?;
             return Ok(Self {
                 boot_id,
+                started_s: started_s(),
                 device: metadata.rdev(),
                 disk_sequence: disk_sequence(metadata.rdev()),
                 size_bytes,
@@ -61,6 +65,7 @@ impl Witness {
         let nanoseconds = u64::try_from(metadata.mtime_nsec()).unwrap_or(0);
         Ok(Self {
             boot_id,
+            started_s: started_s(),
             device: metadata.dev(),
             inode: metadata.ino(),
             mount_id: mount_id(file),
@@ -79,6 +84,14 @@ impl Witness {
     /// A witness that tells nothing, for devices in memory.
     pub(crate) fn neutral() -> Self {
         Self::default()
+    }
+
+    /// Whether the kernel was not started anew between the two, whatever the boot ids say. Setting
+    /// the clock moves what it says of its start.
+    pub(super) fn is_of_same_start(&self, then: &Self) -> bool {
+        const CLOCK_MOVES_S: u64 = 5;
+        let is_known = self.started_s != 0 && then.started_s != 0;
+        is_known && self.started_s.abs_diff(then.started_s) <= CLOCK_MOVES_S
     }
 
     /// Whether the filesystem was unmounted between the two. A mount's number tells too much: a
@@ -115,7 +128,7 @@ impl Witness {
             self.superblock,
             self.disk_sequence,
             self.size_bytes,
-            u64::from(self.is_block),
+            u64::from(self.is_block) | self.started_s << 1,
         ]
     }
 
@@ -140,6 +153,7 @@ impl Witness {
             disk_sequence,
             size_bytes,
             is_block: flags & 1 != 0,
+            started_s: flags >> 1,
             modified_ns: None,
         }
     }
@@ -164,6 +178,16 @@ fn boot_id() -> Result<[u8; 16]> {
             Err(Error::io(context, cause))
         }
     }
+}
+
+/// `btime` of `/proc/stat` (proc_stat(5)); 0 where it can't be read.
+fn started_s() -> u64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let mut lines = text.lines();
+    lines
+        .find_map(|line| line.strip_prefix("btime "))
+        .and_then(|digits| digits.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 fn mount_id(file: &File) -> u64 {
@@ -270,6 +294,7 @@ mod tests {
         assert_eq!(seen, of(&file.reopen().unwrap()));
         assert_ne!(seen.inode, of(&other).inode);
         assert_ne!(seen.boot_id, [0; 16]);
+        assert!(seen.is_of_same_start(&of(&other)));
         assert_ne!(seen.mount_id, 0, "every kernel since 5.8 tells it");
         assert_eq!((seen.size_bytes, seen.is_block), (0, false));
         assert_eq!(Witness::from_words(seen.words()).mount_id, seen.mount_id);

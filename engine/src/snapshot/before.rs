@@ -23,6 +23,8 @@ pub(super) struct Before {
     pub(super) is_absent: bool,
     /// The session did not end in order, before this boot or on another machine.
     was_cut_off: bool,
+    /// Exceptions that its journal had noted, in that case.
+    thrown_away: u64,
     /// There is no record, so nobody knows how the session before ended.
     is_unrecorded: bool,
     /// The journal may be removed: it is not of another file, of which this one is a copy.
@@ -46,19 +48,37 @@ impl Before {
             && witness
                 .as_ref()
                 .is_ok_and(|now| now.boot_id != record.boot_id);
-        let found = place::find_read_only(cow, Session(record.session));
-        if record.clean || was_cut_off {
+        let found = place::find_read_only(cow, Session(record.session))
+            .map(|found| found.map(|(path, memory)| (path, Found::read(Arc::new(memory)))));
+        let is_of_same_start = match (&found, &witness) {
+            (Ok(Some((_, Ok(found)))), Ok(now)) => found.is_of_same_start(now),
+            _ => false,
+        };
+        if record.clean || (was_cut_off && !is_of_same_start) {
             // Everything was committed, or the page cache that it speaks of is gone.
-            let path = found.ok().flatten().map(|(path, _)| path);
+            let Some((path, read)) = found.ok().flatten() else {
+                return Self {
+                    was_cut_off,
+                    ..Self::default()
+                };
+            };
+            let is_ours = match (&read, &witness) {
+                // A copy names the journal that the first one's server may be using.
+                (Ok(found), Ok(now)) => found.is_left_by(now),
+                (Ok(_), Err(_)) => false,
+                // One that is in use can be read.
+                (Err(_), _) => true,
+            };
             return Self {
-                path,
+                path: Some(path),
                 was_cut_off,
-                is_ours: true,
+                is_ours,
+                thrown_away: read.map_or(0, |found| found.exceptions_noted()),
                 ..Self::default()
             };
         }
-        let (path, memory) = match found {
-            Ok(Some((path, memory))) => (path, memory),
+        let (path, read) = match found {
+            Ok(Some(found)) => found,
             Ok(None) => {
                 let session = Session(record.session);
                 let is_needed = record.has_journal;
@@ -89,7 +109,6 @@ impl Before {
                 ..Self::default()
             };
         }
-        let read = Found::read(Arc::new(memory));
         if read.as_ref().is_err_and(|why| *why == Unreadable::NotBegun) {
             // The record names a session once its journal has begun, so this one was emptied.
             return Self {
@@ -178,9 +197,13 @@ impl Before {
             ));
         }
         if self.was_cut_off {
+            let noted = match self.thrown_away {
+                0 => String::new(),
+                n => format!(" (its journal, worth nothing now, had noted {n} exceptions)"),
+            };
             return Some(format!(
                 "{name} was not closed in order, before this system was started or elsewhere: what was \
-                 not flushed may be missing"
+                 not flushed may be missing{noted}"
             ));
         }
         let waiting = self.waiting.as_ref()?;

@@ -27,7 +27,10 @@ pub enum JournalMode {
 pub(super) enum Waiting {
     /// It can be read; `doubts` are the circumstances that speak against it, each a sentence
     /// without its beginning (`the journal ...`).
-    Whole { found: Found, doubts: Vec<String> },
+    Whole {
+        found: Box<Found>,
+        doubts: Vec<String>,
+    },
     /// It can't; the rest of a sentence that begins with it.
     Unreadable(String),
     /// The session kept one, and it is not to be found: its name, and where it was searched.
@@ -45,7 +48,7 @@ impl Waiting {
         match read {
             Ok(found) => Some(Self::Whole {
                 doubts: doubts(&found),
-                found,
+                found: Box::new(found),
             }),
             Err(Unreadable::NotBegun) => None,
             Err(Unreadable::Damaged(why)) => Some(Self::Unreadable(why)),
@@ -69,8 +72,7 @@ impl Waiting {
 
     /// How many exceptions it has, committed since or not.
     pub(super) fn noted(&self) -> u64 {
-        let runs = self.found().map_or(&[][..], |found| &found.runs);
-        runs.iter().map(|run| run.count).sum()
+        self.found().map_or(0, Found::exceptions_noted)
     }
 
     /// The same in words, for where nobody can tell which of them are committed.

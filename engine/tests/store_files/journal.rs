@@ -443,28 +443,74 @@ fn a_killed_store_that_kept_no_journal_is_served_and_that_is_said_once() {
     assert!(notes.is_empty(), "{notes:?}");
 }
 
-#[test]
-fn a_journal_of_an_earlier_boot_is_worth_nothing_and_what_it_means_is_said() {
-    let bench = Bench::new("/tmp");
-    bench.write_and_kill(0..3);
+/// As if `cow` and its journal had been written under another boot id, by a kernel that was started
+/// so many seconds before this one.
+fn under_another_boot_id(bench: &Bench, cow: &Path, journal: &Path, seconds: u64) {
     let record = IdentityRecord {
         boot_id: [7; 16],
         ..bench.record()
     };
-    let file = File::options().write(true).open(bench.cow()).unwrap();
-    let bytes = record.encode(crc32fast::hash);
-    file.write_all_at(&bytes, 16).unwrap();
+    let file = File::options().write(true).open(cow).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(&record.encode(crc32fast::hash), 16)
+        .unwrap();
+    file.set_modified(modified).unwrap();
+    // The header's words (`layout.rs`): the boot is 4 and 5, the start in 12, the checksum 13.
+    let file = File::options().read(true).write(true).open(journal);
+    let file = file.unwrap();
+    let mut words = [0; 14 * 8];
+    file.read_exact_at(&mut words, 0).unwrap();
+    words[32..48].fill(7);
+    let (flags, _) = words[96..].split_first_chunk::<8>().unwrap();
+    let flags = u64::from_ne_bytes(*flags) - (seconds << 1);
+    words[96..104].copy_from_slice(&flags.to_ne_bytes());
+    let sum = u64::from(crc32fast::hash(&words[..104]));
+    words[104..].copy_from_slice(&sum.to_ne_bytes());
+    file.write_all_at(&words, 0).unwrap();
+}
+
+#[test]
+fn a_journal_of_an_earlier_boot_is_worth_nothing_and_what_it_means_is_said() {
+    let bench = Bench::new("/tmp");
+    bench.write_and_kill(0..3);
+    under_another_boot_id(&bench, &bench.cow(), &bench.journals()[0], 100);
     assert_eq!(journal_waiting(&bench.cow()).unwrap(), None);
     let (snapshot, notes) = bench
         .open_as(&bench.cow(), &SnapshotOptions::default())
         .unwrap();
     assert!(notes[0].contains("was not closed in order"), "{notes:?}");
+    assert!(notes[0].contains("had noted 3 exceptions"), "{notes:?}");
     assert_eq!(
         byte_of(&snapshot, 0),
         5,
         "the page cache is gone with a boot"
     );
     assert_eq!(bench.journals().len(), 1, "the old one is gone");
+}
+
+#[test]
+fn another_boot_id_of_the_same_kernel_is_a_doubt() {
+    let bench = Bench::new("/tmp");
+    bench.write_and_kill(0..3);
+    under_another_boot_id(&bench, &bench.cow(), &bench.journals()[0], 0);
+    let said = bench.refused(JournalMode::Auto);
+    assert!(said.contains("under another boot id"), "{said}");
+    let replay = with_mode(JournalMode::Replay);
+    let (snapshot, _) = bench.open_as(&bench.cow(), &replay).unwrap();
+    assert!((0..3).all(|chunk| byte_of(&snapshot, chunk) == 1));
+}
+
+#[test]
+fn a_copy_from_an_earlier_boot_leaves_the_journal_to_the_first_one() {
+    let bench = Bench::new("/tmp");
+    bench.write_and_kill(0..3);
+    let copy = bench.folder.path().join("copy");
+    std::fs::copy(bench.cow(), &copy).unwrap();
+    let journal = bench.journals().remove(0);
+    under_another_boot_id(&bench, &copy, &journal, 100);
+    let (_copy, notes) = bench.open_as(&copy, &SnapshotOptions::default()).unwrap();
+    assert!(notes[0].contains("was not closed in order"), "{notes:?}");
+    assert!(journal.exists(), "the first one's");
 }
 
 #[test]
