@@ -170,6 +170,25 @@ fn warnings_and_commands_come_once_at_each_level() -> Result<()> {
 }
 
 #[test]
+fn a_cow_that_can_never_be_full_warns_of_nothing() -> Result<()> {
+    let place = Place::new("never-full")?;
+    let hook = place.scratch.join("hook");
+    let on_space = format!("50:touch {}", text(&hook)?);
+    let server = place.serve(&["--on-space", &on_space])?;
+    let mut client = RawClient::connect(&server.socket())?;
+    for chunk in 0..32 * 256 {
+        ensure!(write(&mut client, chunk)? == 0, "chunk {chunk}");
+    }
+    std::thread::sleep(Duration::from_millis(1500));
+    let shown = status(&place.cow)?;
+    ensure!(shown["full"] == false, "{shown}");
+    let log = server.stop()?;
+    ensure!(warnings(&log).is_empty() && !hook.exists(), "{log}");
+    ensure!(status(&place.cow)?["full"] == false, "at rest");
+    Ok(())
+}
+
+#[test]
 fn a_store_that_is_filled_at_once_is_still_noticed_and_every_command_runs() -> Result<()> {
     let place = Place::new("at-once")?;
     let words = [

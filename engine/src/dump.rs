@@ -154,6 +154,9 @@ impl Summary {
             layout,
             next_free.0.min(device_chunks),
         );
+        let is_all_mapped = origin.is_some_and(|origin| {
+            self.exceptions >= header.chunk_size.chunks_to_hold(origin.size_bytes)
+        });
         Ok(StatusReport {
             status: if header.is_valid() {
                 Status::Active(Usage::persistent(
@@ -173,7 +176,7 @@ impl Summary {
             },
             cow_size_bytes,
             snapshot_size_bytes: origin.map(|origin| origin.size_bytes),
-            is_full: free == 0,
+            is_full: free == 0 && !is_all_mapped,
             space,
             latched: None,
             label: identity

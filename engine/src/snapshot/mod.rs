@@ -35,7 +35,7 @@ use self::session::OpenSession;
 use crate::device::{Attempt, BlockDevice, Extent, ZeroFlags, check_range};
 use crate::error::{Error, ErrorKind, Result};
 use crate::space::{Space, SpaceAlarm};
-use crate::store::ExceptionStore;
+use crate::store::{ExceptionCounts, ExceptionStore};
 use crate::table::ExceptionTable;
 
 pub(crate) use end::{end_session, prove_waiting};
@@ -115,6 +115,20 @@ impl Snapshot {
     #[must_use]
     pub fn space(&self) -> Space {
         self.store.space()
+    }
+
+    /// Whether `space` is enough for every chunk that was not written yet: then nothing can run out,
+    /// however much of it is used.
+    #[must_use]
+    pub fn is_room_for_all(&self, space: &Space) -> bool {
+        let wanted_bytes = self.unmapped_chunks(self.store.counts()) << self.chunk_size.shift();
+        space.left_bytes >= wanted_bytes
+    }
+
+    /// Chunks that have no exception yet.
+    fn unmapped_chunks(&self, counts: ExceptionCounts) -> u64 {
+        let chunks = self.chunk_size.chunks_to_hold(self.size_bytes);
+        chunks.saturating_sub(counts.committed + counts.uncommitted)
     }
 
     /// Rings when so many chunks are taken as its watcher asks for, and when one is refused.

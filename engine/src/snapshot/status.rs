@@ -85,7 +85,7 @@ impl Snapshot {
             exceptions,
             cow_size_bytes: self.store.device().size_bytes(),
             snapshot_size_bytes: Some(self.size_bytes),
-            is_full: exceptions.free == 0,
+            is_full: exceptions.free == 0 && self.unmapped_chunks(exceptions) > 0,
             space: self.space(),
             latched: self.store.latched(),
             label: self.label.as_str().to_owned(),

@@ -144,7 +144,9 @@ impl Watcher {
     fn look(&mut self) {
         let space = self.snapshot.space();
         self.outlook.note(&space);
-        let percent = space.percent_used();
+        // What is enough for every chunk can't run out, and a COW that can never be full is no alarm.
+        let is_enough = self.snapshot.is_room_for_all(&space);
+        let percent = if is_enough { 0 } else { space.percent_used() };
         let said = self.said.pass(percent);
         let hooked = self.hooked.pass(percent);
         if !said.is_empty() || !hooked.is_empty() {
@@ -160,6 +162,7 @@ impl Watcher {
         }
         self.hooks.iter_mut().for_each(Hook::reap);
         let next = self.said.next().into_iter().chain(self.hooked.next()).min();
+        let next = next.filter(|_| !is_enough);
         let chunk_bytes = self.snapshot.chunk_size().bytes();
         self.alarm.set(next.map_or(u64::MAX, |percent| {
             space.bytes_at(percent).div_ceil(chunk_bytes)
