@@ -89,7 +89,15 @@ impl Snapshot {
     /// # Errors
     /// As `flush`.
     pub fn commit_pending(&self) -> Result<bool> {
+        // Once it is gone only a commit protects.
+        self.has_lost_journal();
         self.store.commit_pending()
+    }
+
+    fn has_lost_journal(&self) -> bool {
+        self.session
+            .as_ref()
+            .is_some_and(OpenSession::has_lost_journal)
     }
 
     /// Ends in order, once nobody writes any more: commits what is left, notes on the device that

@@ -4,8 +4,10 @@
 //! on the device, durable, stamped in both journals; then the old journal goes. A process that is
 //! killed in between leaves one of the two believable, and neither of them misses anything.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use usnap_format::{HEADER_LEN, IdentityRecord, Layout};
 
@@ -27,6 +29,16 @@ pub(super) struct OpenSession {
     stamp: Option<Arc<Stamp>>,
     /// Where the journal lies.
     pub(super) path: Option<PathBuf>,
+    /// What was made there: its filesystem and inode.
+    made: Option<(u64, u64)>,
+    is_lost: AtomicBool,
+    is_ending: AtomicBool,
+}
+
+/// Filesystem and inode of what lies at `path`.
+fn place_of(path: &Path) -> std::io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// What a session begins with.
@@ -85,7 +97,10 @@ impl Beginning<'_> {
             raw: self.raw,
             record,
             stamp,
+            made: path.as_deref().and_then(|path| place_of(path).ok()),
             path,
+            is_lost: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
         };
         Ok((session, journal))
     }
@@ -121,6 +136,7 @@ impl OpenSession {
     /// # Errors
     /// As `write_identity`; the journal stays.
     pub(super) fn end(&self) -> Result<()> {
+        self.is_ending.store(true, Ordering::SeqCst);
         let record = IdentityRecord {
             clean: true,
             has_journal: false,
@@ -128,7 +144,33 @@ impl OpenSession {
         };
         let device = StampedDevice::new(&*self.file, self.stamp.clone());
         write_identity(&device, &self.raw, &record)?;
-        self.path.iter().for_each(|path| place::remove(path));
+        if !self.is_lost.load(Ordering::SeqCst) {
+            self.path.iter().for_each(|path| place::remove(path));
+        }
         Ok(())
+    }
+
+    /// Looks whether somebody removed the journal file, or put another in its place: what is noted
+    /// from then on nobody finds. Said in the log once.
+    pub(super) fn has_lost_journal(&self) -> bool {
+        let (Some(path), Some(made)) = (&self.path, self.made) else {
+            return false;
+        };
+        let is_gone = match place_of(path) {
+            Ok(found) => found != made,
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        // Looked at behind the file: an end in order removes it.
+        if is_gone
+            && !self.is_ending.load(Ordering::SeqCst)
+            && !self.is_lost.swap(true, Ordering::SeqCst)
+        {
+            tracing::warn!(
+                "the journal {} was removed, moved or replaced: what is not flushed does not \
+                 survive a kill of the server any more; start it anew, in order, for another one",
+                path.display()
+            );
+        }
+        self.is_lost.load(Ordering::SeqCst)
     }
 }

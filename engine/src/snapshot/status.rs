@@ -106,6 +106,13 @@ impl Snapshot {
             JournalState::Active if self.store.latched().is_some() => JournalState::Latched,
             state => state,
         };
+        if state == JournalState::Active && self.has_lost_journal() {
+            return JournalReport {
+                state: JournalState::None,
+                why_none: Some("its file was removed, moved or replaced".to_owned()),
+                ..JournalReport::default()
+            };
+        }
         let pending = match state {
             JournalState::Active | JournalState::Latched => Some(uncommitted),
             _ => self.journal.pending,

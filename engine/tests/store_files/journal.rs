@@ -489,6 +489,33 @@ fn a_journal_of_an_earlier_boot_is_worth_nothing_and_what_it_means_is_said() {
 }
 
 #[test]
+fn a_journal_that_somebody_removes_or_replaces_meanwhile_is_missed() {
+    for is_replaced in [false, true] {
+        let bench = Bench::new("/tmp");
+        let snapshot = bench.open();
+        write(&snapshot, 0, 1);
+        assert_eq!(snapshot.report().journal.state, JournalState::Active);
+        let journal = bench.journals().remove(0);
+        std::fs::rename(&journal, bench.folder.path().join("away")).unwrap();
+        if is_replaced {
+            std::fs::write(&journal, b"mine").unwrap();
+        }
+        let report = snapshot.report().journal;
+        assert_eq!((report.state, report.path), (JournalState::None, None));
+        assert!(report.why_none.unwrap().contains("removed"));
+        assert!(snapshot.commit_pending().unwrap());
+        snapshot.close().unwrap();
+        assert_eq!(journal.exists(), is_replaced, "another's stays");
+        assert!(bench.record().clean);
+    }
+    let bench = Bench::new("/tmp");
+    let snapshot = bench.open();
+    snapshot.close().unwrap();
+    let state = snapshot.report().journal.state;
+    assert_eq!(state, JournalState::Active, "an end in order is no loss");
+}
+
+#[test]
 fn another_boot_id_of_the_same_kernel_is_a_doubt() {
     let bench = Bench::new("/tmp");
     bench.write_and_kill(0..3);
