@@ -111,7 +111,9 @@ impl Before {
         }
         if read.as_ref().is_err_and(|why| *why == Unreadable::NotBegun) {
             // The record names a session once its journal has begun, so this one was emptied.
+            let why = format!("{} is empty", path.display());
             return Self {
+                waiting: record.has_journal.then_some(Waiting::Missing(why)),
                 path: Some(path),
                 is_absent: true,
                 is_ours: true,

@@ -302,8 +302,10 @@ fn a_journal_that_was_emptied_is_missed_like_one_that_is_gone() {
         let status = usnap_engine::dump::status(&bench.cow()).unwrap();
         assert_eq!(status.journal.state, JournalState::Absent);
         assert_eq!(status.journal.pending, None);
+        let said = bench.refused(JournalMode::Auto);
+        assert!(said.contains("is empty"), "{said}");
         let (_, notes) = bench
-            .open_as(&bench.cow(), &SnapshotOptions::default())
+            .open_as(&bench.cow(), &with_mode(JournalMode::Discard))
             .unwrap();
         assert!(notes[0].contains("may be missing"), "{notes:?}");
         assert!(!journal.exists());
