@@ -54,7 +54,7 @@ pub struct StatusReport {
     pub cow_size_bytes: u64,
     /// Size of the snapshot in bytes, where it is known.
     pub snapshot_size_bytes: Option<u64>,
-    /// No new chunk can be taken: writes that need one get ENOSPC.
+    /// No new chunk can be taken, and there are chunks that need one: writes to those get ENOSPC.
     pub is_full: bool,
     /// The room for new chunks, that of the filesystem included.
     pub space: Space,
