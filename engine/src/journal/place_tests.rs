@@ -163,21 +163,6 @@ fn a_file_that_can_not_be_allocated_is_not_left_behind() {
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
-#[test]
-#[ignore = "it needs a filesystem smaller than 8 MiB, named in USNAP_TEST_SMALL_DIRECTORY"]
-fn on_a_filesystem_that_is_full_the_next_place_is_taken() {
-    let small = std::env::var_os("USNAP_TEST_SMALL_DIRECTORY").unwrap();
-    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
-    let places = [beside(Path::new(&small)), beside(memory.path())];
-    let (_, path) = create_in(&places, SESSION, SLOTS_MAX).unwrap();
-    assert!(path.starts_with(memory.path()));
-    assert!(!Path::new(&small).join(NAME).exists());
-    let reasons = create_in(&places[..1], SESSION, SLOTS_MAX).err().unwrap();
-    assert!(reasons[0].contains("No space left"), "{reasons:?}");
-    let (_, path) = create_in(&places[..1], SESSION, 16).unwrap();
-    remove(&path);
-}
-
 /// What lies at `path` is refused quickly, not followed, and still there after all of it.
 fn refuses(directory: &Path, path: &Path, why: &str) {
     let before = path.symlink_metadata().unwrap();
