@@ -11,7 +11,6 @@ mod faults;
 mod killed;
 mod log;
 mod order;
-mod panics;
 
 #[path = "../support/plain_loader.rs"]
 mod plain_loader;

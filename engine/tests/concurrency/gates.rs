@@ -360,3 +360,39 @@ fn zeroing_and_discarding_wait_for_a_writer_where_they_must() {
     assert_eq!((data[0], data[512], data[1024], data[1536]), (9, 1, 0, 9));
     assert_eq!(snapshot.report().exceptions.uncommitted, 1);
 }
+
+#[test]
+fn a_commit_that_panics_latches_and_leaves_nobody_waiting() {
+    let is_armed = Arc::new(AtomicBool::new(false));
+    let armed = Arc::clone(&is_armed);
+    let at_sync = move || assert!(!armed.load(Ordering::SeqCst), "as the test wants");
+    let device = gated(empty_store(), at_sync, || Ok(()));
+    let origin = Arc::new(MemDevice::new(64 * CHUNK));
+    let options = SnapshotOptions::default();
+    let snapshot = Arc::new(Snapshot::on_devices(origin, device, &options).unwrap());
+    snapshot.write_at(&[1; 4096], 0).unwrap();
+    snapshot.flush().unwrap();
+    snapshot.write_at(&[2; 4096], CHUNK).unwrap();
+    is_armed.store(true, Ordering::SeqCst);
+    let (say, hear) = channel();
+    for _ in 0..2 {
+        let (snapshot, say) = (Arc::clone(&snapshot), say.clone());
+        std::thread::spawn(move || say.send(snapshot.flush()));
+    }
+    for _ in 0..2 {
+        let told = hear.recv_timeout(Duration::from_secs(20)).unwrap();
+        let kind = told.unwrap_err().kind();
+        assert!(
+            matches!(kind, ErrorKind::Io | ErrorKind::Latched),
+            "{kind:?}"
+        );
+    }
+    is_armed.store(false, Ordering::SeqCst);
+    let latched = Some(ErrorKind::Latched);
+    assert_eq!(snapshot.flush().err().map(|e| e.kind()), latched);
+    let written = snapshot.write_at(&[3; 4096], 0);
+    assert_eq!(written.err().map(|e| e.kind()), latched);
+    let mut found = vec![0; 4096];
+    snapshot.read_at(&mut found, 0).unwrap();
+    assert_eq!(found, [1; 4096], "what was committed goes on");
+}
