@@ -219,7 +219,12 @@ impl Repair {
         }
         .map_err(|e| e.context(cannot()))?;
         lock_cow(device.file(), cow, !read_only)?;
-        let waiting = journal_waiting_on(cow, &device).ok().flatten();
+        let waiting = match journal_waiting_on(cow, &device) {
+            Ok(waiting) => waiting,
+            // No header says which session it was: that is what is to be mended.
+            Err(e) if matches!(e.kind(), ErrorKind::Foreign | ErrorKind::Corrupt) => None,
+            Err(e) => return Err(e.context(cannot())),
+        };
         let all_committed = waiting
             .as_ref()
             .is_some_and(WaitingJournal::is_all_committed);
