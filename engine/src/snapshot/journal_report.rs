@@ -157,7 +157,7 @@ fn at_rest(cow: &Path) -> Result<(bool, Option<WaitingJournal>)> {
 }
 
 /// As `journal_waiting`, for a `device` at `cow` that this process has locked. One that can't be
-/// replayed from here is hopeless.
+/// replayed from here is hopeless; looking for it must not fail.
 ///
 /// # Errors
 /// As `journal_waiting`.
@@ -176,6 +176,10 @@ fn look(
     let sector = read_header(device)?;
     let record = sector.identity.ok().flatten();
     let before = Before::look(cow, device, record.as_ref());
+    if to_replay && let Some(waiting @ Waiting::NotLookedAt { .. }) = &before.waiting {
+        // It may pass: no reason to do anything about the journal.
+        waiting.refuse_hopeless(&cow.display().to_string(), JournalMode::Auto)?;
+    }
     let unusable = if to_replay {
         before.open(cow, JournalMode::Auto).err()
     } else {
