@@ -44,6 +44,9 @@ pub(crate) struct Report {
     pub(crate) latched: Option<String>,
     pub(crate) persistent: bool,
     pub(crate) remembers_origin: bool,
+    /// A merge, or whoever else writes to the origin and knows of the store, did not come to its end.
+    #[serde(default)]
+    pub(crate) origin_changing: bool,
     /// What is wrong with the record of origin and label; null where it is whole or not there.
     #[serde(default)]
     pub(crate) identity_damage: Option<String>,
@@ -164,6 +167,7 @@ impl Report {
             latched: report.latched.clone(),
             persistent: report.is_persistent,
             remembers_origin: report.has_identity,
+            origin_changing: report.origin_changing,
             identity_damage: report.identity_damage.clone(),
             label: report.label.clone(),
             journal: JournalStatus::from(&report.journal),
@@ -251,6 +255,9 @@ impl fmt::Display for Report {
         }
         if self.persistent {
             let origin = match (self.remembers_origin, &self.identity_damage) {
+                (true, _) if self.origin_changing => {
+                    "remembered, and changing: a merge into it, or its own server, did not end"
+                }
                 (true, _) => "remembered",
                 (false, Some(_)) => "unknown",
                 (false, None) => "not remembered",
@@ -317,6 +324,7 @@ mod tests {
             latched: None,
             persistent: true,
             remembers_origin: true,
+            origin_changing: false,
             identity_damage: None,
             label: String::new(),
             journal: JournalStatus::default(),
@@ -351,6 +359,15 @@ mod tests {
         }
         .to_string();
         assert!(latched.contains("after a failed flush: EIO"), "{latched}");
+        let changing = Report {
+            origin_changing: true,
+            ..sample()
+        }
+        .to_string();
+        assert!(
+            changing.contains("origin remembered, and changing: a merge"),
+            "{changing}"
+        );
         let invalid = Report {
             state: "invalid".into(),
             full: true,

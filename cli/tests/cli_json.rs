@@ -47,7 +47,7 @@ fn status_has_the_kernels_line_and_every_figure_apart() -> Result<()> {
     let expected = json!({
         "state": "active", "server": null, "chunk_size_bytes": CHUNK, "snapshot_size_bytes": 1 << 20,
         "exceptions_committed": 2, "exceptions_uncommitted": 0, "full": false, "latched": null,
-        "persistent": true, "remembers_origin": true, "label": "a \"b\"",
+        "persistent": true, "remembers_origin": true, "origin_changing": false, "label": "a \"b\"",
     });
     for (name, value) in expected.as_object().into_iter().flatten() {
         ensure!(said[name] == *value, "{name}: {said}");

@@ -183,6 +183,7 @@ impl Summary {
                 .map(|r| r.label.as_str().to_owned())
                 .unwrap_or_default(),
             has_identity: origin.is_some(),
+            origin_changing: identity.is_some_and(|record| record.origin_changing),
             identity_damage: identity_damage.map(|damage| damage.to_string()),
             is_persistent: true,
             journal: JournalReport::default(),

@@ -21,6 +21,9 @@ pub const IDENTITY_FLAG_ORIGIN: u16 = 1 << 0;
 pub const IDENTITY_FLAG_CLEAN: u16 = 1 << 1;
 /// Flag: the session notes in a file what is not committed.
 pub const IDENTITY_FLAG_JOURNAL: u16 = 1 << 2;
+/// Flag: whoever writes to the store writes to its origin too. Only together with
+/// [`IDENTITY_FLAG_ORIGIN`].
+pub const IDENTITY_FLAG_ORIGIN_CHANGING: u16 = 1 << 3;
 
 /// Offset of the magic in the record.
 pub const IDENTITY_MAGIC_OFFSET: usize = 0;
@@ -51,7 +54,10 @@ pub const IDENTITY_CRC32_OFFSET: usize = 236;
 
 const RESERVED_LEN: usize = IDENTITY_CRC32_OFFSET - IDENTITY_RESERVED_OFFSET;
 const ORIGIN_LEN: usize = IDENTITY_SESSION_OFFSET - IDENTITY_SAMPLE_SCHEME_OFFSET;
-const KNOWN_FLAGS: u16 = IDENTITY_FLAG_ORIGIN | IDENTITY_FLAG_CLEAN | IDENTITY_FLAG_JOURNAL;
+const KNOWN_FLAGS: u16 = IDENTITY_FLAG_ORIGIN
+    | IDENTITY_FLAG_CLEAN
+    | IDENTITY_FLAG_JOURNAL
+    | IDENTITY_FLAG_ORIGIN_CHANGING;
 const NANOSECONDS: u32 = 1_000_000_000;
 
 /// What an origin is recognised by.
@@ -83,6 +89,10 @@ pub struct IdentityRecord {
     /// Whether that open notes in a file what is not committed. Where it did not end clean, that
     /// file is needed.
     pub has_journal: bool,
+    /// Whether the origin is written to as well, by somebody who knows of the store (a merge): its
+    /// content is not the recorded one then, only its size. Means nothing without an origin, and is
+    /// not written then.
+    pub origin_changing: bool,
     /// What a person calls the store.
     pub label: Label,
 }
@@ -113,16 +123,19 @@ impl IdentityRecord {
             return Err(FormatError::IdentityChecksum { found, computed });
         }
         let flags = u16_at::<IDENTITY_FLAGS_OFFSET, _>(record);
-        if flags & !KNOWN_FLAGS != 0 {
+        let has_origin = flags & IDENTITY_FLAG_ORIGIN != 0;
+        let origin_changing = flags & IDENTITY_FLAG_ORIGIN_CHANGING != 0;
+        if flags & !KNOWN_FLAGS != 0 || (origin_changing && !has_origin) {
             return Err(FormatError::IdentityFlags { found: flags });
         }
         must_be_zero::<IDENTITY_RESERVED_OFFSET, RESERVED_LEN>(record)?;
         Ok(Some(Self {
-            origin: decode_origin(record, flags & IDENTITY_FLAG_ORIGIN != 0)?,
+            origin: decode_origin(record, has_origin)?,
             session: field_at::<IDENTITY_SESSION_OFFSET, _, _>(record),
             boot_id: field_at::<IDENTITY_BOOT_ID_OFFSET, _, _>(record),
             clean: flags & IDENTITY_FLAG_CLEAN != 0,
             has_journal: flags & IDENTITY_FLAG_JOURNAL != 0,
+            origin_changing,
             label: Label::decode(&field_at::<IDENTITY_LABEL_OFFSET, _, _>(record))?,
         }))
     }
@@ -134,6 +147,9 @@ impl IdentityRecord {
         let mut flags = 0;
         if let Some(origin) = self.origin {
             flags |= IDENTITY_FLAG_ORIGIN;
+            if self.origin_changing {
+                flags |= IDENTITY_FLAG_ORIGIN_CHANGING;
+            }
             encode_origin(&mut record, origin);
         }
         if self.clean {

@@ -36,9 +36,11 @@ prop_compose! {
         boot_id: [u8; 16],
         clean: bool,
         has_journal: bool,
+        changing: bool,
         label in label(),
     ) -> IdentityRecord {
-        IdentityRecord { origin, session, boot_id, clean, has_journal, label }
+        let origin_changing = changing && origin.is_some();
+        IdentityRecord { origin, session, boot_id, clean, has_journal, origin_changing, label }
     }
 }
 
@@ -56,6 +58,7 @@ fn example() -> IdentityRecord {
         boot_id: [2; 16],
         clean: true,
         has_journal: true,
+        origin_changing: true,
         label: Label::new("web-1").expect("a label"),
     }
 }
@@ -161,8 +164,8 @@ fn a_later_version_is_refused() {
 
 #[test]
 fn unknown_flags_are_refused() {
-    for bit in 3..16 {
-        let found = 7 | 1_u16 << bit;
+    for bit in 4..16 {
+        let found = 15 | 1_u16 << bit;
         let record = broken(IDENTITY_FLAGS_OFFSET, &found.to_le_bytes());
         assert_eq!(error_of(&record), FormatError::IdentityFlags { found });
     }
@@ -199,6 +202,23 @@ fn without_an_origin_its_fields_must_be_zero() {
             }
         );
     }
+}
+
+#[test]
+fn only_an_origin_that_is_there_changes() {
+    let none = IdentityRecord {
+        origin: None,
+        ..example()
+    };
+    let read = IdentityRecord::decode(&none.encode(hash), hash).expect("readable");
+    assert_eq!(read.map(|read| read.origin_changing), Some(false));
+    let found = 8;
+    let record = patched(none, IDENTITY_FLAGS_OFFSET, &found_flags(found));
+    assert_eq!(error_of(&record), FormatError::IdentityFlags { found });
+}
+
+fn found_flags(flags: u16) -> [u8; 2] {
+    flags.to_le_bytes()
 }
 
 #[test]

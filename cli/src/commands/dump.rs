@@ -113,7 +113,13 @@ impl<W: Write> Dump<W> {
         if let Some(why) = header.identity_damage {
             writeln!(self.out, "identity damaged {:?}", why.to_string())?;
         }
-        let Some(IdentityRecord { origin, label, .. }) = header.identity else {
+        let Some(IdentityRecord {
+            origin,
+            origin_changing,
+            label,
+            ..
+        }) = header.identity
+        else {
             return Ok(());
         };
         if let Some(origin) = origin {
@@ -126,6 +132,9 @@ impl<W: Write> Dump<W> {
                 origin.mtime_s,
                 origin.mtime_ns
             )?;
+            if origin_changing {
+                writeln!(self.out, "origin_changing")?;
+            }
         }
         if !label.as_str().is_empty() {
             writeln!(self.out, "label {:?}", label.as_str())?;
@@ -234,6 +243,8 @@ struct OriginDocument {
     sample_crc32: u32,
     mtime_s: i64,
     mtime_ns: u32,
+    /// Only the size counts.
+    changing: bool,
 }
 
 impl HeaderDocument {
@@ -248,13 +259,14 @@ impl HeaderDocument {
                 .map(|r| r.label.as_str().to_owned())
                 .filter(|l| !l.is_empty()),
             origin: record
-                .and_then(|record| record.origin)
-                .map(|origin| OriginDocument {
+                .and_then(|record| Some((record.origin?, record.origin_changing)))
+                .map(|(origin, changing)| OriginDocument {
                     size_bytes: origin.size_bytes,
                     sample_scheme: origin.sample_scheme,
                     sample_crc32: origin.sample_crc32,
                     mtime_s: origin.mtime_s,
                     mtime_ns: origin.mtime_ns,
+                    changing,
                 }),
             identity_damage: header.identity_damage.map(|why| why.to_string()),
         }

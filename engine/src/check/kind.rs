@@ -35,6 +35,8 @@ pub enum FindingKind {
     NewChunkTwice,
     /// Two entries are for one old chunk.
     OldChunkTwice,
+    /// Whoever knows of the store writes to its origin too, and did not come to an end.
+    OriginChanging,
     /// The origin is not the one that the store was made for.
     OriginDiffers,
     /// An entry is for a chunk that the origin does not have.
@@ -54,7 +56,7 @@ pub enum Severity {
 
 impl FindingKind {
     /// All of them, by name.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::AreaHole,
         Self::AreaMissing,
         Self::AreaUnreadable,
@@ -69,6 +71,7 @@ impl FindingKind {
         Self::JunkBehindTerminator,
         Self::NewChunkTwice,
         Self::OldChunkTwice,
+        Self::OriginChanging,
         Self::OriginDiffers,
         Self::OutsideOrigin,
         Self::PoisonedSize,
@@ -92,6 +95,7 @@ impl FindingKind {
             Self::JunkBehindTerminator => "junk_behind_terminator",
             Self::NewChunkTwice => "new_chunk_twice",
             Self::OldChunkTwice => "old_chunk_twice",
+            Self::OriginChanging => "origin_changing",
             Self::OriginDiffers => "origin_differs",
             Self::OutsideOrigin => "outside_origin",
             Self::PoisonedSize => "poisoned_size",
@@ -102,9 +106,11 @@ impl FindingKind {
     #[must_use]
     pub fn severity(self) -> Severity {
         match self {
-            Self::AreaHole | Self::JournalAbsent | Self::JournalWaiting | Self::PoisonedSize => {
-                Severity::Note
-            }
+            Self::AreaHole
+            | Self::JournalAbsent
+            | Self::JournalWaiting
+            | Self::OriginChanging
+            | Self::PoisonedSize => Severity::Note,
             _ => Severity::Damage,
         }
     }
@@ -139,6 +145,7 @@ impl FindingKind {
             Self::OldChunkTwice => {
                 "as new_chunk_twice; a second that repeats the first goes unasked"
             }
+            Self::OriginChanging => "go on with what was interrupted: merge it to the end",
             Self::OriginDiffers | Self::OutsideOrigin => "find the right origin",
             Self::PoisonedSize => "make it longer by one chunk before a kernel uses it",
         }

@@ -1,5 +1,6 @@
 //! Who may use a file. The COW device is locked whole with an open-file-description lock; the
-//! origin is shared by qemu's convention, so that no virtual machine writes to it meanwhile.
+//! origin is shared by qemu's convention, so that no virtual machine writes to it meanwhile, or
+//! locked whole where we write to it.
 
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -80,6 +81,28 @@ pub(crate) fn share_with_qemu(file: &File, path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Locks an origin that is written to, whole and exclusively, so that nobody reads or writes it
+/// meanwhile: a server's or a virtual machine's bytes lie in the range, and so does a COW device's.
+///
+/// # Errors
+/// `InUse`, naming the holder where it can be found; `Io` where the filesystem has no locks.
+pub(crate) fn lock_origin_to_write(file: &File, path: &Path) -> Result<()> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_WRLCK, 0, 0))) {
+        Ok(_) => Ok(()),
+        Err(Errno::EAGAIN | Errno::EACCES) => {
+            let who = find_holder(file, None).unwrap_or_else(|| "another process".to_owned());
+            let context = format!("cannot write to origin {}: {who} uses it", path.display());
+            Err(Error::new(ErrorKind::InUse, context)
+                .with_hint("nobody may be using an origin that changes; stop that one first"))
+        }
+        Err(e) => Err(Error::io(
+            format!("cannot lock origin {}", path.display()),
+            std::io::Error::from(e),
+        )
+        .with_hint("it must lie on a filesystem with open-file-description locks")),
+    }
 }
 
 #[cold]

@@ -26,7 +26,7 @@ pub use lock::holder;
 pub use mem::MemDevice;
 pub use read_only::ReadOnlyDevice;
 
-pub(crate) use lock::{lock_cow, share_with_qemu};
+pub(crate) use lock::{lock_cow, lock_origin_to_write, share_with_qemu};
 pub(crate) use stamped::StampedDevice;
 
 /// How `zero_at` may do its work.

@@ -1,6 +1,8 @@
-//! The origin: a file or block device that is read and never written.
+//! The origin: a file or block device that is read and never written; or, for a merge and for a
+//! server of the origin itself, one that nobody else uses and that is written.
 
 pub(crate) mod identity;
+mod writable;
 
 use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -13,6 +15,8 @@ use crate::device::{
     Attempt, BlockDevice, Extent, FileDevice, ZeroFlags, check_range, share_with_qemu,
 };
 use crate::error::{Error, ErrorKind, Result};
+
+pub use writable::WritableOrigin;
 
 /// An origin: read-only, of a size fixed when it is opened.
 #[derive(Debug)]
@@ -34,13 +38,7 @@ impl Origin {
         let cannot = || format!("cannot use origin {}", path.display());
         let device = FileDevice::open_read_only(path).map_err(|e| e.context(cannot()))?;
         share_with_qemu(device.file(), path)?;
-        let size_bytes = device.size_bytes();
-        if size_bytes == 0 {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!("{}: it is empty", cannot()),
-            ));
-        }
+        let size_bytes = size_of(&device, cannot)?;
         Ok(Self {
             device,
             size_bytes,
@@ -58,14 +56,50 @@ impl Origin {
 
     /// Whether `path` names this origin's file or block device.
     pub(crate) fn is_same_file(&self, path: &Path) -> bool {
-        let (Ok(ours), Ok(theirs)) = (self.device.file().metadata(), std::fs::metadata(path))
-        else {
-            return false;
-        };
-        let same_device = self.device.is_block()
-            && theirs.file_type().is_block_device()
-            && ours.rdev() == theirs.rdev();
-        same_device || (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
+        is_same_file(&self.device, path)
+    }
+}
+
+/// The size of an origin, which has some bytes at least.
+fn size_of(device: &FileDevice, cannot: impl FnOnce() -> String) -> Result<u64> {
+    match device.size_bytes() {
+        0 => Err(Error::new(
+            ErrorKind::Usage,
+            format!("{}: it is empty", cannot()),
+        )),
+        size_bytes => Ok(size_bytes),
+    }
+}
+
+/// Whether `path` names this file or block device.
+fn is_same_file(device: &FileDevice, path: &Path) -> bool {
+    let (Ok(ours), Ok(theirs)) = (device.file().metadata(), std::fs::metadata(path)) else {
+        return false;
+    };
+    let same_device =
+        device.is_block() && theirs.file_type().is_block_device() && ours.rdev() == theirs.rdev();
+    same_device || (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
+}
+
+/// An origin that can be compared with a record of one.
+pub(crate) trait Identify: BlockDevice {
+    /// What it is recognised by. Reads about a mebibyte of it.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn identify(&self) -> Result<OriginIdentity>;
+
+    /// Whether `path` names its file or block device.
+    fn is_at(&self, path: &Path) -> bool;
+}
+
+impl Identify for Origin {
+    fn identify(&self) -> Result<OriginIdentity> {
+        self.identity()
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        self.is_same_file(path)
     }
 }
 

@@ -7,14 +7,14 @@ use usnap_format::{ChunkSize, IdentityRecord, NewChunk, OldChunk};
 use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
-use crate::origin::{Origin, identity};
+use crate::origin::{Identify, Origin, identity};
 use crate::table::{ExceptionTable, Slot};
 
-pub(super) const NO_ORIGIN: &str = "the COW device does not say which origin it belongs to: a changed origin \
+pub(crate) const NO_ORIGIN: &str = "the COW device does not say which origin it belongs to: a changed origin \
      would go unnoticed; --adopt ties it to this one";
 
 /// How origin and COW device belong together.
-pub(super) enum Match {
+pub(crate) enum Match {
     /// They do.
     Same,
     /// Nothing says so; the sentence for the user.
@@ -25,7 +25,7 @@ pub(super) enum Match {
     Different(String),
 }
 
-pub(super) fn cannot_pair(origin: &Origin, cow: &Path) -> String {
+pub(super) fn cannot_pair(origin: &dyn Identify, cow: &Path) -> String {
     format!(
         "cannot use COW device {} with origin {}",
         cow.display(),
@@ -34,8 +34,8 @@ pub(super) fn cannot_pair(origin: &Origin, cow: &Path) -> String {
 }
 
 /// A blank image named twice would become a store over itself.
-pub(super) fn refuse_same_file(origin: &Origin, cow: &Path) -> Result<()> {
-    if !origin.is_same_file(cow) {
+pub(crate) fn refuse_same_file(origin: &dyn Identify, cow: &Path) -> Result<()> {
+    if !origin.is_at(cow) {
         return Ok(());
     }
     let context = format!(
@@ -47,8 +47,11 @@ pub(super) fn refuse_same_file(origin: &Origin, cow: &Path) -> Result<()> {
 }
 
 /// Compares an origin with the record of the one that the COW device was made for. The sample is
-/// always read, a mebibyte: equal sizes and times are what copying tools and build systems make.
-pub(super) fn match_origin(origin: &Origin, record: Option<&IdentityRecord>) -> Result<Match> {
+/// always read, a mebibyte (unless the origin is changing, by somebody who knows of the store): equal sizes and times are what copying tools and build systems make.
+pub(crate) fn match_origin(
+    origin: &dyn Identify,
+    record: Option<&IdentityRecord>,
+) -> Result<Match> {
     let Some(record) = record else {
         return Ok(Match::Unknown(NO_ORIGIN.to_owned()));
     };
@@ -63,12 +66,19 @@ pub(super) fn match_origin(origin: &Origin, record: Option<&IdentityRecord>) -> 
             wanted.size_bytes
         )));
     }
+    if record.origin_changing {
+        return Ok(Match::Unknown(format!(
+            "origin {} is written to as well (a merge, or its own server), and that did not end: \
+             only its size was compared",
+            origin.name()
+        )));
+    }
     if wanted.sample_scheme != identity::SAMPLE_SCHEME {
         return Ok(Match::Unknown(
             "the COW device knows its origin by a sample that this version can't compare".into(),
         ));
     }
-    let found = origin.identity()?;
+    let found = origin.identify()?;
     if found.sample_crc32 != wanted.sample_crc32 {
         return Ok(Match::Different(
             "the origin's content changed since the COW device was made for it, or it is another image"

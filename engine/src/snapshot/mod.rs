@@ -68,6 +68,7 @@ pub struct Snapshot {
     read_only: bool,
     label: Label,
     has_identity: bool,
+    origin_changing: bool,
     identity_damage: Option<FormatError>,
     is_persistent: bool,
     /// The session of a COW file that is written to, where the file has a record of it.

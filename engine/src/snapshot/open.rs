@@ -56,7 +56,7 @@ impl Snapshot {
         cow: &Path,
         options: &SnapshotOptions,
     ) -> Result<(Self, Vec<String>)> {
-        refuse_same_file(origin, cow)?;
+        refuse_same_file(&**origin, cow)?;
         let opened = cow_file::open(cow, options.read_only, options.chunk_size_if_unused)?;
         let chunk_size = opened.chunk_size;
         let table = ExceptionTable::new(chunk_size.chunks_to_hold(origin.size_bytes()))?;
@@ -71,10 +71,10 @@ impl Snapshot {
                 "the identity record of {name} is ignored: {damage}"
             ));
         }
-        let mut matched = match_origin(origin, record.as_ref())?;
+        let mut matched = match_origin(&**origin, record.as_ref())?;
         if let Match::Different(why) = &matched {
             if !options.force_origin {
-                let context = format!("{}: {why}", cannot_pair(origin, cow));
+                let context = format!("{}: {why}", cannot_pair(&**origin, cow));
                 return Err(Error::new(ErrorKind::OriginMismatch, context).with_hint(
                     "use the origin it was made for; or, if you are certain, --force-origin",
                 ));
@@ -141,6 +141,8 @@ impl Snapshot {
             let record = match identity.filter(|_| adopt) {
                 Some(identity) => Some(IdentityRecord {
                     origin: Some(identity),
+                    // It is known again as it is now.
+                    origin_changing: false,
                     ..record.unwrap_or_default()
                 }),
                 None => record,
@@ -187,6 +189,7 @@ impl Snapshot {
         let snapshot = Self {
             label: record.unwrap_or_default().label,
             has_identity: recorded.is_some() || adopt,
+            origin_changing: record.is_some_and(|record| record.origin_changing) && !adopt,
             identity_damage: damage.filter(|_| !adopt),
             session,
             journal: report,

@@ -64,6 +64,8 @@ pub struct StatusReport {
     pub label: String,
     /// Whether the store has an identity record that names an origin.
     pub has_identity: bool,
+    /// Whether the record says that the origin is written to as well, and that this did not end.
+    pub origin_changing: bool,
     /// What is wrong with the identity record, if it is damaged.
     pub identity_damage: Option<String>,
     /// Whether the store is persistent.
@@ -90,6 +92,7 @@ impl Snapshot {
             latched: self.store.latched(),
             label: self.label.as_str().to_owned(),
             has_identity: self.has_identity,
+            origin_changing: self.origin_changing,
             identity_damage: self.identity_damage.map(|damage| damage.to_string()),
             is_persistent: self.is_persistent,
             journal: self.journal_report(exceptions.uncommitted),

@@ -4,7 +4,9 @@
 use std::fs::File;
 use std::time::{Duration, SystemTime};
 
+use usnap_engine::check::{FindingKind, check};
 use usnap_engine::device::BlockDevice;
+use usnap_engine::dump::status;
 use usnap_engine::store::cow_file::CreateOptions;
 use usnap_engine::{ErrorKind, SnapshotOptions};
 use usnap_format::IdentityRecord;
@@ -257,4 +259,55 @@ fn a_damaged_record_is_mentioned_and_ignored() {
         "{found:?}"
     );
     assert!(notes(&bench, &SnapshotOptions::default()).is_empty());
+}
+
+/// A store whose record says that the origin is written to as well.
+fn changing() -> Bench {
+    let bench = known();
+    let mut bytes = bench.cow();
+    let record = IdentityRecord {
+        origin_changing: true,
+        ..record_of(&bytes)
+    };
+    let encoded = record.encode(crc32fast::hash);
+    bytes[RECORD][..encoded.len()].copy_from_slice(&encoded);
+    std::fs::write(bench.cow_path(), &bytes).unwrap();
+    bench
+}
+
+#[test]
+fn of_an_origin_that_is_changing_only_the_size_is_compared() {
+    let bench = changing();
+    change_origin(&bench, &[1; 64 * CHUNK]);
+    for options in [read_only(), SnapshotOptions::default()] {
+        let (snapshot, notes) = bench.open_with(&options).unwrap();
+        let [note] = &notes[..] else {
+            panic!("{notes:?}")
+        };
+        assert!(note.contains("only its size was compared"), "{note}");
+        assert!(snapshot.report().origin_changing);
+        snapshot.close().unwrap();
+        // A session leaves it as it is.
+        assert!(record_of(&bench.cow()).origin_changing);
+        assert!(status(&bench.cow_path()).unwrap().origin_changing);
+        let report = check(&bench.cow_path(), Some(&bench.origin_path())).unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        let kinds: Vec<_> = report.notes.iter().map(|note| note.kind).collect();
+        assert_eq!(kinds, [FindingKind::OriginChanging]);
+    }
+    change_origin(&bench, &[1; 63 * CHUNK]);
+    assert_refused(&bench, "this one has 258048");
+    let report = check(&bench.cow_path(), Some(&bench.origin_path())).unwrap();
+    assert_eq!(report.findings[0].kind, FindingKind::OriginDiffers);
+}
+
+#[test]
+fn adopting_ties_the_store_to_the_changed_origin_as_it_is() {
+    let bench = changing();
+    change_origin(&bench, &[1; 64 * CHUNK]);
+    assert!(is_tied(&notes(&bench, &adopt())));
+    assert!(!record_of(&bench.cow()).origin_changing);
+    assert!(notes(&bench, &SnapshotOptions::default()).is_empty());
+    change_origin(&bench, &[2; 64 * CHUNK]);
+    assert_refused(&bench, "content changed");
 }
