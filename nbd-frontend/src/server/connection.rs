@@ -13,6 +13,7 @@ use usnap_engine::device::BlockDevice;
 
 use super::backlog::Backlog;
 use super::channel::Channel;
+use super::closing::Closing;
 use super::counters::Counters;
 use super::limits::SEND_BUFFER_BYTES;
 use super::negotiate::{Outcome, negotiate};
@@ -20,6 +21,7 @@ use super::notices::Notices;
 use super::sender::Sender;
 use super::shared::{Shared, Slot};
 use super::transmission::Transmission;
+use crate::export::Offered;
 use crate::proto::{Negotiated, Replies};
 
 /// What the threads that answer a connection's requests share: its own, and the workers.
@@ -27,6 +29,8 @@ pub(super) struct Connection {
     pub(super) id: u64,
     pub(super) channel: Arc<Channel>,
     pub(super) device: Arc<dyn BlockDevice>,
+    /// The end of the export, should it be removed.
+    pub(super) closing: Arc<Closing>,
     pub(super) replies: Replies,
     pub(super) preferred_block_bytes: u32,
     pub(super) counters: Arc<Counters>,
@@ -45,12 +49,13 @@ impl Connection {
         id: u64,
         channel: &Arc<Channel>,
         negotiated: &Negotiated,
-        device: &Arc<dyn BlockDevice>,
+        offered: &Offered,
     ) -> Self {
         Self {
             id,
             channel: Arc::clone(channel),
-            device: Arc::clone(device),
+            device: Arc::clone(offered.export.device()),
+            closing: Arc::clone(&offered.closing),
             replies: negotiated.replies(),
             preferred_block_bytes: negotiated.export.preferred_block_bytes,
             counters: Arc::clone(&shared.counters),
@@ -116,8 +121,8 @@ pub(super) async fn begin(shared: Arc<Shared>, mut stream: Stream, slot: Slot) {
             tokio::time::timeout(limits.handshake_timeout, stream.negotiate(&shared)) => negotiated,
         () = too_late => return,
     };
-    let (negotiated, early) = match negotiated {
-        Ok(Ok(Outcome::Transmission(negotiated, early))) => (negotiated, early),
+    let (negotiated, offered, early) = match negotiated {
+        Ok(Ok(Outcome::Transmission(negotiated, offered, early))) => (negotiated, offered, early),
         Ok(Ok(Outcome::Closed(reason))) => {
             tracing::debug!(connection = id, %reason, "closed in the handshake");
             return;
@@ -138,7 +143,7 @@ pub(super) async fn begin(shared: Arc<Shared>, mut stream: Stream, slot: Slot) {
     let result = stream.into_blocking().and_then(|socket| {
         let channel = Arc::new(Channel::socket(socket));
         spawn(id, slot, move || {
-            transmit(&shared, id, &channel, &negotiated, &early);
+            transmit(&shared, id, &channel, &negotiated, offered, &early);
         })
     });
     if let Err(error) = result {
@@ -168,31 +173,26 @@ pub(super) fn transmit(
     id: u64,
     channel: &Arc<Channel>,
     negotiated: &Negotiated,
+    offered: Offered,
     early: &[u8],
 ) {
-    let Some(export) = shared.exports.find(&negotiated.export.name) else {
-        tracing::error!(
-            connection = id,
-            name = negotiated.export.name,
-            "no such export"
-        );
+    let _registration = shared.shutdown.register(channel);
+    let _user = offered.closing.register(channel);
+    // Dropped before `_user`: whoever waits for that finds the device let go.
+    let offered = offered;
+    // Whoever removes an export waits for the connections that were known by then, and no others.
+    if offered.closing.is_begun() {
+        tracing::debug!(connection = id, "its export was removed in the handshake");
         return;
-    };
-    let _registration = shared.shutdown.register(id, channel);
+    }
     let _connected = shared.counters.connected();
     tracing::debug!(
         connection = id,
-        export = export.name(),
+        export = offered.export.name(),
         style = ?negotiated.reply_style,
         "transmission begins"
     );
-    let connection = Arc::new(Connection::new(
-        shared,
-        id,
-        channel,
-        negotiated,
-        export.device(),
-    ));
+    let connection = Arc::new(Connection::new(shared, id, channel, negotiated, &offered));
     let mut sender = Sender::new();
     let end = Transmission::new(shared, &connection, negotiated, &mut sender, early)
         .map_or_else(|end| end, Transmission::run);

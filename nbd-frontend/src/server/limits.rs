@@ -39,8 +39,8 @@ pub(super) const WORKERS: usize = 32;
 pub(super) const SPAN_BYTES: u64 = 64 << 20;
 
 /// How long connections that were cut may take to notice: as long as a disk takes for one piece.
-/// A device that hangs must not keep the server from its end.
-pub(super) const CUT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A device that hangs must not keep the server from its end, nor a removed export from its own.
+pub(crate) const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a worker waits for more before it ends.
 pub(super) const WORKER_IDLE: Duration = Duration::from_secs(5);

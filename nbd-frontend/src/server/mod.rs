@@ -12,6 +12,7 @@
 mod accept;
 mod backlog;
 mod channel;
+pub(crate) mod closing;
 mod connection;
 mod counters;
 mod errno;
@@ -38,6 +39,8 @@ pub use self::error::{Result, ServerError};
 pub use self::limits::Limits;
 pub use self::listen::{Address, Listen};
 pub use self::stdio::serve_single;
+
+pub(crate) use self::limits::CUT_TIMEOUT;
 
 use self::accept::Acceptor;
 use self::listen::{Listener, listen_on};

@@ -8,14 +8,14 @@ use tokio::sync::watch;
 
 use super::channel::Channel;
 use super::limits::WINDOW_BYTES;
-use crate::export::Exports;
+use crate::export::{Chosen, Exports, Offered};
 use crate::proto::{CloseReason, Features, Handshake, HandshakeLimits, Negotiated, Progress};
 
 /// How a handshake ended, unless by an I/O error.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// Transmission begins, with the bytes that came right behind the handshake.
-    Transmission(Box<Negotiated>, Vec<u8>),
+    /// Transmission begins on that export, with the bytes that came right behind the handshake.
+    Transmission(Box<Negotiated>, Offered, Vec<u8>),
     /// The connection is to be closed.
     Closed(CloseReason),
     /// The peer closed it.
@@ -105,13 +105,21 @@ impl Negotiation {
         }
         self.input_len += count;
         let input = &self.input[..self.input_len];
-        let (consumed, progress) = self.handshake.receive(exports, input, &mut self.output);
+        let chosen = Chosen::new(exports);
+        let (consumed, progress) = self.handshake.receive(&chosen, input, &mut self.output);
         self.outcome = match progress {
             Progress::NeedMore => None,
-            Progress::Transmission(negotiated) => Some(Outcome::Transmission(
-                Box::new(negotiated),
-                input[consumed..].to_vec(),
-            )),
+            Progress::Transmission(negotiated) => {
+                let early = input[consumed..].to_vec();
+                // The option that ends a handshake looks its export up, and nothing follows it.
+                chosen.into_last().map_or(
+                    Some(Outcome::Closed(CloseReason::UnknownExport)),
+                    |offered| {
+                        let negotiated = Box::new(negotiated);
+                        Some(Outcome::Transmission(negotiated, offered, early))
+                    },
+                )
+            }
             Progress::Closed(reason) => Some(Outcome::Closed(reason)),
         };
         self.input.copy_within(consumed..self.input_len, 0);

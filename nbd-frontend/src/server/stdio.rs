@@ -68,17 +68,17 @@ pub async fn serve_single(
 fn serve(shared: &Shared, channel: &Arc<Channel>, negotiated: oneshot::Sender<()>) {
     const ID: u64 = 1;
     shared.counters.accept();
-    let registration = shared.shutdown.register(ID, channel);
+    let registration = shared.shutdown.register(channel);
     // Nothing is owed to a client that is still in its handshake: the end may come any time.
     channel.set_waiting(true);
     let outcome = negotiate_blocking(channel, &shared.exports);
     channel.set_waiting(false);
     drop(registration);
     match outcome {
-        Ok(Outcome::Transmission(session, early)) => {
+        Ok(Outcome::Transmission(session, offered, early)) => {
             // Nobody listens any more where the server is ending already.
             _ = negotiated.send(());
-            transmit(shared, ID, channel, &session, &early);
+            transmit(shared, ID, channel, &session, offered, &early);
         }
         Ok(Outcome::Closed(reason)) => tracing::debug!(%reason, "closed in the handshake"),
         Ok(Outcome::Vanished) => tracing::debug!("the client closed in the handshake"),

@@ -24,7 +24,9 @@ const TESTS: &[&str] = &[
     include_str!("replies.rs"),
     include_str!("requests.rs"),
     include_str!("sessions.rs"),
+    include_str!("../server/changes.rs"),
     include_str!("../server/requests.rs"),
+    include_str!("../server/shutdown.rs"),
 ];
 
 /// The second cell of each row of a table whose first is a name, by name.

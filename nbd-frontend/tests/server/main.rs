@@ -3,6 +3,8 @@
 #![cfg(feature = "server")]
 
 #[cfg(test)]
+mod changes;
+#[cfg(test)]
 mod connections;
 #[cfg(test)]
 mod cuts;

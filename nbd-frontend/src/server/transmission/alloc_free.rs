@@ -7,9 +7,9 @@ use std::sync::Arc;
 use usnap_engine::device::{BlockDevice, MemDevice};
 
 use super::{End, Transmission};
-use crate::export::Exports;
+use crate::export::{Chosen, Export, Exports};
 use crate::proto::consts::{CMD_FLAG_FUA, CMD_FLUSH, CMD_READ, CMD_WRITE, REQUEST_MAGIC};
-use crate::proto::{ExportInfo, MetaContexts, Negotiated, ReplyStyle};
+use crate::proto::{Catalog, ExportInfo, MetaContexts, Negotiated, ReplyStyle};
 use crate::server::Limits;
 use crate::server::channel::Channel;
 use crate::server::connection::Connection;
@@ -39,11 +39,15 @@ fn reads_writes_and_flushes_allocate_nothing() {
         can_flush: true,
         ..ExportInfo::new("", 4 << 20)
     };
+    let exports = Arc::new(Exports::new(vec![Export::new("disk", device)]));
+    let chosen = Chosen::new(&exports);
+    assert!(chosen.export("disk").is_some());
+    let offered = chosen.into_last().unwrap();
     for style in [ReplyStyle::Simple, ReplyStyle::Structured] {
         let negotiated = Negotiated::new(info.clone(), style, MetaContexts::NONE, true);
         let (ours, theirs) = UnixStream::pair().unwrap();
         let channel = Arc::new(Channel::socket(ours.into()));
-        let shared = Shared::new(Arc::new(Exports::default()), Limits::default());
+        let shared = Shared::new(Arc::clone(&exports), Limits::default());
         let mut receiving = theirs.try_clone().unwrap();
         let reader =
             std::thread::spawn(move || std::io::copy(&mut receiving, &mut std::io::sink()));
@@ -65,7 +69,7 @@ fn reads_writes_and_flushes_allocate_nothing() {
             }
             sending.shutdown(std::net::Shutdown::Write).unwrap();
         });
-        let connection = Arc::new(Connection::new(&shared, 1, &channel, &negotiated, &device));
+        let connection = Arc::new(Connection::new(&shared, 1, &channel, &negotiated, &offered));
         let mut sender = Sender::new();
         let transmission =
             Transmission::new(&shared, &connection, &negotiated, &mut sender, &[]).unwrap();

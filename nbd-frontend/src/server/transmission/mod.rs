@@ -110,7 +110,7 @@ pub(super) struct Transmission<'a> {
     extents: Vec<Extent>,
     status: Vec<u8>,
     pace: Pace,
-    /// The server was ending when the requests in the buffer came in.
+    /// The server, or its export, was ending when the requests in the buffer came in.
     closing: bool,
 }
 
@@ -218,7 +218,7 @@ impl<'a> Transmission<'a> {
         }
     }
 
-    /// Answers a request that came when the server was ending already.
+    /// Answers a request that came when the server, or the export, was ending already.
     ///
     /// "The error value issued in respect of these requests and any subsequently received requests
     /// SHOULD be `NBD_ESHUTDOWN`" (proto.md, "Terminating the transmission phase").
@@ -228,7 +228,11 @@ impl<'a> Transmission<'a> {
             return Err(End::Disconnected);
         }
         self.drain(u64::from(request.payload_len()))?;
-        let message = "the server is shutting down";
+        let message = if self.shared.shutdown.is_closing() {
+            "the server is shutting down"
+        } else {
+            "the export was removed"
+        };
         self.answers.fail(id_of(request), Errno::Shutdown, message);
         Ok(())
     }
@@ -246,7 +250,7 @@ impl<'a> Transmission<'a> {
         let between_requests = self.receiver.buffered().is_empty();
         if between_requests {
             channel.set_waiting(true);
-            if self.shared.shutdown.is_closing() {
+            if self.is_closing() {
                 channel.end_input();
             }
         }
@@ -262,12 +266,17 @@ impl<'a> Transmission<'a> {
         if between_requests {
             channel.set_waiting(false);
         }
-        self.closing = self.shared.shutdown.is_closing();
+        self.closing = self.is_closing();
         match count {
             0 if between_requests => Err(End::Closed),
             0 => Err(End::Truncated),
             _ => Ok(()),
         }
+    }
+
+    /// Whether what arrives from now on is refused.
+    fn is_closing(&self) -> bool {
+        self.shared.shutdown.is_closing() || self.connection.closing.is_begun()
     }
 
     /// Answers with success as soon as everything written so far is durable.

@@ -36,9 +36,12 @@ impl TestServer {
     }
 
     pub(crate) fn with_export(export: Export, limits: Limits) -> Self {
+        Self::with_exports(Arc::new(Exports::new(vec![export])), limits)
+    }
+
+    pub(crate) fn with_exports(exports: Arc<Exports>, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listen = Listen::Unix(dir.path().join("nbd"));
-        let exports = Arc::new(Exports::new(vec![export]));
         Self::running(Server::bind(listen, exports, limits).unwrap(), dir)
     }
 

@@ -1,11 +1,19 @@
 //! Exports: devices under the names that clients ask for.
 
+mod exports;
+mod removed;
+
 use std::fmt;
 use std::sync::Arc;
 
 use usnap_engine::device::BlockDevice;
 
-use crate::proto::{Catalog, ExportInfo};
+use crate::proto::ExportInfo;
+
+pub use self::exports::{AddError, Exports};
+pub use self::removed::Removed;
+
+pub(crate) use self::exports::{Chosen, Offered};
 
 /// A named device offered over NBD.
 #[derive(Clone)]
@@ -92,46 +100,5 @@ impl fmt::Debug for Export {
             .field("name", &self.name)
             .field("device", &self.device.name())
             .finish_non_exhaustive()
-    }
-}
-
-/// The exports of a server; the first is the default one, which clients may ask for without a
-/// name.
-#[derive(Clone, Debug, Default)]
-pub struct Exports {
-    exports: Vec<Export>,
-}
-
-impl Exports {
-    /// Collects exports; of two with the same name the first is found.
-    #[must_use]
-    pub fn new(exports: Vec<Export>) -> Self {
-        Self { exports }
-    }
-
-    /// The export with that name, or the default one if it is empty.
-    #[must_use]
-    pub fn find(&self, name: &str) -> Option<&Export> {
-        let named = self.exports.iter().find(|export| export.name == name);
-        named.or_else(|| self.exports.first().filter(|_| name.is_empty()))
-    }
-
-    /// All of them, the default one first.
-    #[must_use]
-    pub fn as_slice(&self) -> &[Export] {
-        &self.exports
-    }
-}
-
-impl Catalog for Exports {
-    fn export(&self, name: &str) -> Option<ExportInfo> {
-        self.find(name).map(Export::info)
-    }
-
-    fn list(&self) -> Vec<(String, Option<String>)> {
-        self.exports
-            .iter()
-            .map(|e| (e.name.clone(), e.description.clone()))
-            .collect()
     }
 }
