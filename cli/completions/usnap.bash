@@ -233,7 +233,7 @@ _usnap() {
             return 0
             ;;
         usnap__subcmd__serve)
-            opts="-r -U -s -v -h -V --cow --transient --read-only --cow-size --max-cow --chunk-size --label --ram-limit --on-space --force-origin --adopt --durability --journal --commit-interval --socket --listen --single --max-connections --handshake-timeout --name --description --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
+            opts="-r -U -s -v -h -V --cow --transient --read-only --cow-size --max-cow --chunk-size --label --ram-limit --on-space --force-origin --adopt --durability --discard --journal --commit-interval --socket --listen --single --max-connections --handshake-timeout --name --description --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -269,6 +269,10 @@ _usnap() {
                     ;;
                 --durability)
                     COMPREPLY=($(compgen -W "flush every-write" -- "${cur}"))
+                    return 0
+                    ;;
+                --discard)
+                    COMPREPLY=($(compgen -W "zeroes ignore punch" -- "${cur}"))
                     return 0
                     ;;
                 --journal)

@@ -52,6 +52,9 @@ complete -c usnap -n "__fish_usnap_using_subcommand serve" -l ram-limit -d 'Memo
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l on-space -d 'Run a shell command when so much of the room for changes is used; may be given several times' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l durability -d 'What makes a change durable: the client\'s flush, or every write as the kernel does' -r -f -a "flush\t'A flush, FUA, the commit interval'
 every-write\t'Every write waits until it is durable'"
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l discard -d 'What a client\'s TRIM does to chunks that it covers whole and that were written' -r -f -a "zeroes\t'Zeros, their space kept: the kernel\'s discard_zeroes_cow'
+ignore\t'Nothing'
+punch\t'Zeros, their space given back to the COW\'s filesystem'"
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l journal -d 'What to do with the journal of a server that was killed, and whether to keep one' -r -f -a "auto\t'Add what it has if nothing speaks against it, else refuse; keep one'
 replay\t'Add what it has although something speaks against it; keep one'
 discard\t'Serve without what it has, which is lost; keep one'

@@ -26,7 +26,7 @@ pub use error::{Error, ErrorKind, Result};
 #[doc(hidden)]
 pub use journal::{HeapMemory, JournalMemory};
 pub use snapshot::{
-    Counters, Durability, JournalMode, JournalReport, JournalState, Snapshot, SnapshotOptions,
+    Counters, Discard, Durability, JournalMode, JournalReport, JournalState, Snapshot, SnapshotOptions,
     StatusReport, WaitingJournal, journal_waiting,
 };
 pub use space::{Space, SpaceAlarm, SpaceLimit};

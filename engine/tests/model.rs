@@ -9,6 +9,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use usnap_engine::Discard;
 
 #[cfg(test)]
 #[path = "support/history/mod.rs"]
@@ -36,9 +37,10 @@ fn shape(chunks: std::ops::Range<u8>) -> impl Strategy<Value = Shape> {
         any::<u16>(),
         any::<bool>(),
         prop::bool::weighted(0.2),
+        prop::sample::select(vec![Discard::Punch, Discard::Zeroes, Discard::Ignore]),
     )
         .prop_map(
-            |(chunk, origin, origin_pages, cow_chunks, cow_tail, cow_garbage, every_write)| Shape {
+            |(
                 chunk,
                 origin,
                 origin_pages,
@@ -46,6 +48,16 @@ fn shape(chunks: std::ops::Range<u8>) -> impl Strategy<Value = Shape> {
                 cow_tail,
                 cow_garbage,
                 every_write,
+                discard,
+            )| Shape {
+                chunk,
+                origin,
+                origin_pages,
+                cow_chunks,
+                cow_tail,
+                cow_garbage,
+                every_write,
+                discard,
             },
         )
 }

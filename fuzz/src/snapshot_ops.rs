@@ -1,6 +1,8 @@
 //! A history of operations, played on the engine and on plain vectors at once: the model test with
 //! a fuzzer for its author.
 
+use usnap_engine::Discard;
+
 use crate::history::{Align, Operation, Shape, Span, Where, play};
 use crate::input::Input;
 
@@ -45,7 +47,8 @@ fn operation(input: &mut Input<'_>) -> Operation {
 /// Where the engine and the vectors differ.
 pub fn snapshot_ops(data: &[u8]) -> &'static str {
     let mut input = Input::new(data);
-    let (place, reached) = match input.u8() {
+    let kind = input.u8();
+    let (place, reached) = match kind {
         0 => (Where::Files, "files"),
         1..=40 => (Where::Snapshots, "snapshots"),
         _ => (Where::Memory, "memory"),
@@ -58,6 +61,12 @@ pub fn snapshot_ops(data: &[u8]) -> &'static str {
         cow_tail: input.u16(),
         cow_garbage: input.flag(),
         every_write: input.flag(),
+        // No byte of its own: what the corpus means stays.
+        discard: match kind % 3 {
+            0 => Discard::Punch,
+            1 => Discard::Zeroes,
+            _ => Discard::Ignore,
+        },
     };
     let mut operations = Vec::new();
     while !input.is_empty() && operations.len() < OPERATIONS_MAX {

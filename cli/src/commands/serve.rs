@@ -94,6 +94,13 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Durability::Flush,
           help_heading = "Changes")]
     durability: Durability,
+    /// What a client's TRIM does to chunks that it covers whole and that were written
+    ///
+    /// Parts of chunks, and chunks that are not in the COW, it leaves as they are. A TRIM never
+    /// makes the origin's content come back and never gives a chunk's number free.
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Discard::Punch,
+          conflicts_with = "read_only", help_heading = "Changes")]
+    discard: Discard,
     /// What to do with the journal of a server that was killed, and whether to keep one
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Journal::Auto,
           help_heading = "Changes")]
@@ -159,6 +166,26 @@ enum Durability {
     Flush,
     /// Every write waits until it is durable
     EveryWrite,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Discard {
+    /// Zeros, their space kept: the kernel's discard_zeroes_cow
+    Zeroes,
+    /// Nothing
+    Ignore,
+    /// Zeros, their space given back to the COW's filesystem
+    Punch,
+}
+
+impl From<Discard> for usnap_engine::Discard {
+    fn from(discard: Discard) -> Self {
+        match discard {
+            Discard::Zeroes => Self::Zeroes,
+            Discard::Ignore => Self::Ignore,
+            Discard::Punch => Self::Punch,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -250,11 +277,13 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
             force_origin: args.force_origin,
             adopt: args.adopt,
             every_write: args.durability == Durability::EveryWrite,
+            discard: args.discard.into(),
             journal: args.journal.into(),
         }),
         (None, true) => Changes::Memory {
             chunk_size: args.chunk_size.unwrap_or_default(),
             limit_bytes: args.ram_limit,
+            discard: args.discard.into(),
         },
         (None, false) if args.chunk_size.is_some() => {
             return Err(Failure::usage(
@@ -369,6 +398,7 @@ mod tests {
         let Changes::Memory {
             chunk_size,
             limit_bytes,
+            ..
         } = memory.changes
         else {
             panic!()
@@ -402,6 +432,8 @@ mod tests {
             "o --cow c --read-only --max-cow 1G",
             "o --cow c --cow-size 2M --max-cow 1M",
             "o --read-only --on-space 80:true",
+            "o --read-only --discard ignore",
+            "o --cow c --discard never",
             "o --cow c --on-space 80",
             "o --cow c --on-space 101:true",
             "o --read-only --chunk-size 4K",

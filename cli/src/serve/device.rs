@@ -41,11 +41,13 @@ impl Served {
             Changes::Memory {
                 chunk_size,
                 limit_bytes,
+                discard,
             } => {
                 let limit_bytes = limit_bytes.unwrap_or_else(memory::default_limit_bytes);
                 let origin = Arc::new(origin);
                 let snapshot = Snapshot::transient(origin, *chunk_size, limit_bytes)
-                    .map_err(Failure::of_typed)?;
+                    .map_err(Failure::of_typed)?
+                    .with_discard(*discard);
                 tracing::info!(
                     "changes take up to {} of memory and are gone at exit",
                     size::human(limit_bytes)
@@ -180,6 +182,7 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
         } else {
             Durability::Flush
         },
+        discard: cow.discard,
         force_origin: cow.force_origin,
         adopt: cow.adopt,
         read_only: cow.read_only,

@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::oneshot;
-use usnap_engine::JournalMode;
 use usnap_engine::device::BlockDevice as _;
+use usnap_engine::{Discard, JournalMode};
 use usnap_format::ChunkSize;
 use usnap_nbd::export::Exports;
 use usnap_nbd::server::{Limits, Server};
@@ -71,6 +71,7 @@ pub(crate) enum Changes {
     Memory {
         chunk_size: ChunkSize,
         limit_bytes: Option<u64>,
+        discard: Discard,
     },
     /// Nowhere: the export is read-only.
     Refused,
@@ -99,6 +100,7 @@ pub(crate) struct CowPlan {
     pub(crate) force_origin: bool,
     pub(crate) adopt: bool,
     pub(crate) every_write: bool,
+    pub(crate) discard: Discard,
     pub(crate) journal: JournalMode,
 }
 

@@ -101,6 +101,38 @@ fn qemu_io_reads_what_it_wrote_zeroed_and_discarded_around() -> Result<()> {
 }
 
 #[test]
+fn qemu_io_discards_do_what_the_server_was_told() -> Result<()> {
+    if missing(&[Need::Program("qemu-io")])? {
+        return Ok(());
+    }
+    let scratch = LAB.scratch("qemu-io-discard")?;
+    let (origin, _) = origin_with_a_hole(&scratch)?;
+    for (mode, after) in [("punch", "0"), ("zeroes", "0"), ("ignore", "0xb1")] {
+        let kept = scratch.join(&format!("{mode}.cow"));
+        for keeping in [&["--transient"][..], &["--cow", text(&kept)?]] {
+            let server = LAB.serve(&origin)?.args(keeping);
+            let server = server.args(&["--discard", mode]).start()?;
+            let discarded = format!("read -P {after} 36k 8k");
+            qemu_io(
+                server.uri(),
+                &[
+                    "write -P 0xb1 32k 16k",
+                    // Two whole chunks, and a part on either side.
+                    "discard 35k 10k",
+                    "read -P 0xb1 32k 4k",
+                    &discarded,
+                    "read -P 0xb1 44k 4k",
+                    "flush",
+                ],
+            )?;
+            server.stop()?;
+        }
+        LAB.check_is_clean(&kept)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn qemu_img_maps_compares_and_converts_a_real_filesystem() -> Result<()> {
     if missing(&[
         Need::Program("qemu-img"),

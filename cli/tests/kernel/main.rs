@@ -5,6 +5,7 @@
 
 mod capacity;
 mod devices;
+mod discard;
 mod mounts;
 mod repaired;
 mod stores;

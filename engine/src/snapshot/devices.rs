@@ -8,7 +8,7 @@ use usnap_format::{ChunkSize, Exception, Label};
 
 use super::status::AtomicCounters;
 use super::waiting::{Waiting, prove};
-use super::{Durability, JournalMode, JournalReport, Snapshot, SnapshotOptions};
+use super::{Discard, Durability, JournalMode, JournalReport, Snapshot, SnapshotOptions};
 use crate::device::{BlockDevice, LatchedDevice, StampedDevice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Found, Journal, JournalMemory, Session, Witness};
@@ -47,6 +47,7 @@ impl Parts {
             table: self.table,
             chunk_size,
             durability: options.durability,
+            discard: options.discard,
             read_only,
             label: Label::default(),
             has_identity: false,
@@ -187,6 +188,7 @@ impl Snapshot {
             chunk_size,
             size_bytes,
             durability: Durability::Flush,
+            discard: Discard::default(),
             read_only: false,
             label: Label::default(),
             has_identity: false,

@@ -1,8 +1,8 @@
 //! Discard and zeroing. An exception never goes away, so neither gives back a chunk's number; both
 //! give the space below it back to the COW file's filesystem, where whole blocks can be punched.
 //!
-//! - Discard of whole mapped chunks punches them (they read as zeros), of part of one does
-//!   nothing; of an unmapped chunk it does nothing, and the origin stays visible, as in the kernel.
+//! - Discard of whole mapped chunks does what [`Discard`] says, of part of one nothing; of an
+//!   unmapped chunk it does nothing, and the origin stays visible, as in the kernel.
 //! - Zeroing always reads back as zeros: mapped ranges are punched or zeroed in place; unmapped
 //!   chunks are taken, unless the origin is a hole there and so reads as zeros already.
 
@@ -12,8 +12,25 @@ use super::write::Payload;
 use crate::device::{BlockDevice, ZeroFlags};
 use crate::error::{Error, ErrorKind, Result};
 
+/// What a discard of whole mapped chunks does. To parts of chunks and to unmapped chunks it does
+/// nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Discard {
+    /// They read as zeros, and their space goes back to the COW file's filesystem, as far as it
+    /// can punch holes.
+    #[default]
+    Punch,
+    /// They read as zeros, and their space stays theirs: the kernel's `discard_zeroes_cow`.
+    Zeroes,
+    /// Nothing.
+    Ignore,
+}
+
 impl Snapshot {
     pub(super) fn discard_runs(&self, mut offset: u64, mut len: u64) -> Result<()> {
+        if self.discard == Discard::Ignore {
+            return Ok(());
+        }
         while len > 0 {
             let piece = self.map(offset, len);
             if let Place::Cow { offset: cow_offset } = piece.place {
@@ -25,7 +42,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Punches the whole chunks of a mapped range. The snapshot's end counts as a chunk's end.
+    /// Discards the whole chunks of a mapped range. The snapshot's end counts as a chunk's end.
     fn discard_whole_chunks(&self, offset: u64, len: u64, cow_offset: u64) -> Result<()> {
         let chunk_bytes = self.chunk_size.bytes();
         let start = offset.next_multiple_of(chunk_bytes);
@@ -38,10 +55,20 @@ impl Snapshot {
         if start >= end {
             return Ok(());
         }
-        let result = self
-            .store
-            .device()
-            .discard_at(cow_offset + (start - offset), end - start);
+        let (device, cow_offset) = (self.store.device(), cow_offset + (start - offset));
+        let result = match self.discard {
+            Discard::Ignore => return Ok(()),
+            Discard::Punch => device.discard_at(cow_offset, end - start),
+            Discard::Zeroes => {
+                // Zeros are what it promises, so it can't be that nothing matters there.
+                self.refuse_if_gone(cow_offset, end - start)?;
+                let no_hole = ZeroFlags {
+                    no_hole: true,
+                    fast: false,
+                };
+                device.zero_at(cow_offset, end - start, no_hole)
+            }
+        };
         self.store.mark_dirty();
         result.map_err(|e| self.cut_off(e, ErrorKind::Io))
     }

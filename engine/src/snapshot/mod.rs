@@ -38,6 +38,7 @@ use crate::space::{Space, SpaceAlarm};
 use crate::store::{ExceptionCounts, ExceptionStore};
 use crate::table::ExceptionTable;
 
+pub use discard::Discard;
 pub(crate) use end::{end_session, prove_waiting};
 pub use journal_report::{JournalReport, JournalState, WaitingJournal, journal_waiting};
 pub(crate) use journal_report::{journal_waiting_on, report_at_rest};
@@ -65,6 +66,7 @@ pub struct Snapshot {
     chunk_size: ChunkSize,
     size_bytes: u64,
     durability: Durability,
+    discard: Discard,
     read_only: bool,
     label: Label,
     has_identity: bool,
@@ -83,6 +85,13 @@ impl Snapshot {
     #[must_use]
     pub fn chunk_size(&self) -> ChunkSize {
         self.chunk_size
+    }
+
+    /// The same snapshot, whose discards do this.
+    #[must_use]
+    pub fn with_discard(mut self, discard: Discard) -> Self {
+        self.discard = discard;
+        self
     }
 
     /// Commits if exceptions wait for it, which is the commit timer's call; whether there were any.

@@ -13,7 +13,7 @@ use super::belongs::{GrownTail, Match, NO_ORIGIN, cannot_pair, match_origin, ref
 use super::changes::{Begun, Changes};
 use super::devices::Parts;
 use super::waiting::JournalMode;
-use super::{Durability, Snapshot};
+use super::{Discard, Durability, Snapshot};
 use crate::device::{BlockDevice, FileDevice, LatchedDevice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
@@ -28,6 +28,8 @@ use crate::table::ExceptionTable;
 pub struct SnapshotOptions {
     /// When writes become durable.
     pub durability: Durability,
+    /// What a discard does.
+    pub discard: Discard,
     /// Serve although the origin is not the one the COW device was made for.
     pub force_origin: bool,
     /// Write this origin's identity into the COW device: into one that has none, or, together with

@@ -39,6 +39,7 @@ fn options(shape: &Shape) -> SnapshotOptions {
         } else {
             Durability::Flush
         },
+        discard: shape.discard,
         ..SnapshotOptions::default()
     }
 }

@@ -1,6 +1,8 @@
 //! What must be: the snapshot as plain vectors, and the store's numbering as the format's facts
 //! give it for a store without holes. Says of each operation how it must end and what it leaves.
 
+use usnap_engine::Discard;
+
 use super::Shape;
 
 /// How an operation ends.
@@ -27,6 +29,7 @@ pub(crate) struct Expected {
     /// Of each sector of the origin: whether the origin says that it is zeros.
     origin_is_zero: Vec<bool>,
     every_write: bool,
+    discard: Discard,
 }
 
 fn index(value: u64) -> usize {
@@ -47,6 +50,7 @@ impl Expected {
             mapped: vec![false; index(chunks)],
             origin_is_zero,
             every_write: shape.every_write,
+            discard: shape.discard,
         }
     }
 
@@ -139,6 +143,9 @@ impl Expected {
 
     /// Whole mapped chunks read as zeros; the snapshot's end counts as a chunk's end.
     pub(crate) fn discard(&mut self, offset: u64, len: u64) -> Outcome {
+        if self.discard == Discard::Ignore {
+            return self.done();
+        }
         for (at, len) in self.pieces(offset, len) {
             let whole = len == self.chunk_bytes || at + len == self.size_bytes();
             if whole && at.is_multiple_of(self.chunk_bytes) && self.is_mapped(at) {
@@ -146,6 +153,11 @@ impl Expected {
             }
         }
         self.done()
+    }
+
+    /// Whether a discard may not leave what was there.
+    pub(crate) fn discard_is_exact(&self) -> bool {
+        self.discard != Discard::Punch
     }
 
     pub(crate) fn zero(&mut self, offset: u64, len: u64, no_hole: bool, fast: bool) -> Outcome {

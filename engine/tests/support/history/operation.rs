@@ -1,6 +1,8 @@
 //! What a history is made of. Every value of these types is a history that can be played: numbers
 //! are taken modulo what there is room for.
 
+use usnap_engine::Discard;
+
 /// Chunks of 512 bytes to 64 KiB.
 const SHIFTS: [u32; 8] = [9, 10, 11, 12, 13, 14, 15, 16];
 /// An origin has at most so many bytes, so that all of it can be compared after each step.
@@ -25,6 +27,8 @@ pub(crate) struct Shape {
     pub(crate) cow_garbage: bool,
     /// Commit before each reply.
     pub(crate) every_write: bool,
+    /// What discards do.
+    pub(crate) discard: Discard,
 }
 
 impl Shape {

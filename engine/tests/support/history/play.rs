@@ -107,7 +107,7 @@ impl Player<'_> {
                 let found = outcome(self.snapshot().discard_at(offset, len))?;
                 let before = self.expected.content.clone();
                 same(found, self.expected.discard(offset, len))?;
-                if !self.backing.discard_zeroes() {
+                if !self.backing.discard_zeroes() && !self.expected.discard_is_exact() {
                     self.accept_what_is_kept(&before)?;
                 }
                 Ok(())
