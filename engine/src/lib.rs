@@ -18,6 +18,7 @@ pub mod repair;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod snapshot;
+pub mod snapshot_origin;
 mod space;
 pub mod store;
 mod table;

@@ -7,7 +7,7 @@ use usnap_format::{ChunkSize, IdentityRecord, NewChunk, OldChunk};
 use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
-use crate::origin::{Identify, Origin, identity};
+use crate::origin::{Identify, identity};
 use crate::table::{ExceptionTable, Slot};
 
 pub(crate) const NO_ORIGIN: &str = "the COW device does not say which origin it belongs to: a changed origin \
@@ -131,7 +131,7 @@ impl GrownTail {
     }
 
     /// The refusal where the chunk may not be completed.
-    pub(super) fn refusal(&self, origin: &Origin, cow: &Path) -> Error {
+    pub(super) fn refusal(&self, origin: &dyn Identify, cow: &Path) -> Error {
         let context = format!(
             "{}: the origin grew from {} bytes, and the chunk in which it ended was written",
             cannot_pair(origin, cow),

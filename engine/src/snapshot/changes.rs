@@ -17,7 +17,6 @@ use super::waiting::prove;
 use crate::device::{BlockDevice, FileDevice, StampedDevice};
 use crate::error::Result;
 use crate::journal::{Found, Journal};
-use crate::origin::Origin;
 use crate::store::persistent::open::Loaded;
 use crate::store::persistent::walk::HeaderSector;
 
@@ -27,7 +26,7 @@ pub(super) struct Changes<'a> {
     pub(super) file: &'a Arc<FileDevice>,
     pub(super) sector: &'a HeaderSector,
     pub(super) before: &'a Before,
-    pub(super) origin: &'a Origin,
+    pub(super) origin: &'a dyn BlockDevice,
     /// What is noted in the waiting journal and not on the device.
     pub(super) missing: &'a [Exception],
     /// What an origin that grew adds to a written chunk.

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use usnap_format::{ChunkSize, Exception, Label};
 
+use super::shared_origin::SharedOrigin;
 use super::status::AtomicCounters;
 use super::waiting::{Waiting, prove};
 use super::{Discard, Durability, JournalMode, JournalReport, Snapshot, SnapshotOptions};
@@ -57,6 +58,7 @@ impl Parts {
             session: None,
             journal: JournalReport::default(),
             is_closed: AtomicBool::new(false),
+            shared_origin: None,
             counters: AtomicCounters::default(),
         }
     }
@@ -89,6 +91,21 @@ impl Snapshot {
         options: &SnapshotOptions,
     ) -> Result<Self> {
         Self::over(origin, cow, options, None)
+    }
+
+    /// As `on_devices`, of an origin that is written to meanwhile, by a caller that saves what it
+    /// replaces.
+    pub(crate) fn on_shared_devices(
+        origin: Arc<dyn BlockDevice>,
+        cow: Arc<dyn BlockDevice>,
+        options: &SnapshotOptions,
+    ) -> Result<Self> {
+        let below = Arc::clone(&cow);
+        let snapshot = Self::over(origin, cow, options, None)?;
+        Ok(Self {
+            shared_origin: Some(Box::new(SharedOrigin::new(below))),
+            ..snapshot
+        })
     }
 
     /// As `on_devices`, with a journal in this memory. One that is there already is replayed first,
@@ -198,6 +215,7 @@ impl Snapshot {
             session: None,
             journal: JournalReport::default(),
             is_closed: AtomicBool::new(false),
+            shared_origin: None,
             counters: AtomicCounters::default(),
         })
     }

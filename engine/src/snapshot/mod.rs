@@ -2,11 +2,13 @@
 //!
 //! - `map.rs` turns a byte range into runs that lie on one device; no I/O.
 //! - `read.rs`, `write.rs`, `discard.rs` do the I/O, a call a run.
+//! - `shared_origin.rs` reads where the origin is written to, `save.rs` saves what such a write
+//!   replaces, for `snapshot_origin`.
 //! - `open.rs` puts origin, COW device and options together, `belongs.rs` asks whether they belong
 //!   together, `changes.rs` changes what is to be changed, `devices.rs` does without files; `status.rs` reports.
 //!
 //! Invariants:
-//! - The origin is never written.
+//! - The origin is never written by a snapshot.
 //! - A chunk's data is on the COW device, whole, before the chunk is published as mapped; a mapped
 //!   chunk stays mapped, at the same new chunk.
 //! - A reply follows the work it reports. A flush covers every write that ended before it began.
@@ -21,17 +23,21 @@ mod journal_report;
 mod map;
 mod open;
 mod read;
+mod save;
 mod session;
+mod shared_origin;
 mod status;
 mod waiting;
 mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use usnap_format::{ChunkSize, FormatError, Label};
+use usnap_format::{ChunkSize, FormatError, Label, OriginIdentity};
 
 use self::session::OpenSession;
+use self::shared_origin::SharedOrigin;
 use crate::device::{Attempt, BlockDevice, Extent, ZeroFlags, check_range};
 use crate::error::{Error, ErrorKind, Result};
 use crate::space::{Space, SpaceAlarm};
@@ -43,9 +49,13 @@ pub(crate) use end::{end_session, prove_waiting};
 pub use journal_report::{JournalReport, JournalState, WaitingJournal, journal_waiting};
 pub(crate) use journal_report::{journal_waiting_on, report_at_rest};
 pub use open::SnapshotOptions;
+pub(crate) use save::SaveFailure;
 pub use status::{Counters, StatusReport};
 pub use waiting::JournalMode;
 pub(crate) use waiting::count;
+
+/// So often it is tried to close a store while its last writers end.
+const CLOSE_TRIES: u32 = 1000;
 
 /// When writes become durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +87,8 @@ pub struct Snapshot {
     session: Option<OpenSession>,
     journal: JournalReport,
     is_closed: AtomicBool,
+    /// Where the origin is written to while the snapshot is served; never by the snapshot.
+    shared_origin: Option<Box<SharedOrigin>>,
     counters: status::AtomicCounters,
 }
 
@@ -99,9 +111,17 @@ impl Snapshot {
     /// # Errors
     /// As `flush`.
     pub fn commit_pending(&self) -> Result<bool> {
+        if self.why_ended().is_some() {
+            return Ok(false);
+        }
         // Once it is gone only a commit protects.
         self.has_lost_journal();
         self.store.commit_pending()
+    }
+
+    /// Whether it was closed in order.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
     }
 
     fn has_lost_journal(&self) -> bool {
@@ -117,13 +137,31 @@ impl Snapshot {
     /// # Errors
     /// As `flush`. What was not committed is for the next open to find, and the journal stays.
     pub fn close(&self) -> Result<()> {
+        self.close_over(None)
+    }
+
+    /// Closes, and where an origin is given notes that it is the snapshot's from now on.
+    pub(crate) fn close_over(&self, origin: Option<OriginIdentity>) -> Result<()> {
         if self.read_only || self.is_closed.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.store.flush()?;
-        self.store.close()?;
+        // Writers of one that has ended may still be on their way out; new ones are refused.
+        let mut tries = if self.why_ended().is_some() {
+            CLOSE_TRIES
+        } else {
+            1
+        };
+        loop {
+            self.store.flush()?;
+            tries -= 1;
+            match self.store.close() {
+                Ok(()) => break,
+                Err(error) if tries == 0 => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
         if let Some(session) = &self.session {
-            session.end()?;
+            session.end(origin)?;
         }
         self.is_closed.store(true, Ordering::Release);
         Ok(())
@@ -170,7 +208,7 @@ impl Snapshot {
             let context = format!("cannot change {}: it is served read-only", self.name);
             return Err(Error::new(ErrorKind::ReadOnly, context));
         }
-        Ok(())
+        self.refuse_if_ended()
     }
 
     /// What every change ends with: durable now, if that was asked for.
@@ -203,12 +241,18 @@ impl BlockDevice for Snapshot {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(&self.name, self.size_bytes, offset, buf.len() as u64)?;
-        self.read_runs(buf, offset)
+        match &self.shared_origin {
+            None => self.read_runs(buf, offset),
+            Some(shared) => self.read_shared(shared, buf, offset),
+        }
     }
 
     fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<Attempt> {
         check_range(&self.name, self.size_bytes, offset, buf.len() as u64)?;
-        self.try_read_runs(buf, offset)
+        match &self.shared_origin {
+            None => self.try_read_runs(buf, offset),
+            Some(shared) => self.try_read_shared(shared, buf, offset),
+        }
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
@@ -218,6 +262,7 @@ impl BlockDevice for Snapshot {
     }
 
     fn flush(&self) -> Result<()> {
+        self.refuse_if_ended()?;
         self.store.flush()
     }
 
@@ -240,7 +285,10 @@ impl BlockDevice for Snapshot {
 
     fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {
         check_range(&self.name, self.size_bytes, offset, len)?;
-        self.extent_of_run(offset, len)
+        match &self.shared_origin {
+            None => self.extent_of_run(offset, len),
+            Some(shared) => self.extent_shared(shared, offset, len),
+        }
     }
 
     fn is_read_only(&self) -> bool {

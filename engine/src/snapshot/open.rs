@@ -12,12 +12,13 @@ use super::before::Before;
 use super::belongs::{GrownTail, Match, NO_ORIGIN, cannot_pair, match_origin, refuse_same_file};
 use super::changes::{Begun, Changes};
 use super::devices::Parts;
+use super::shared_origin::SharedOrigin;
 use super::waiting::JournalMode;
 use super::{Discard, Durability, Snapshot};
 use crate::device::{BlockDevice, FileDevice, LatchedDevice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
-use crate::origin::Origin;
+use crate::origin::{Identify, Origin};
 use crate::store::cow_file;
 use crate::store::persistent::open::{Loaded, load};
 use crate::store::persistent::walk::HeaderSector;
@@ -58,6 +59,29 @@ impl Snapshot {
         cow: &Path,
         options: &SnapshotOptions,
     ) -> Result<(Self, Vec<String>)> {
+        let origin = Arc::clone(origin) as Arc<dyn Identify>;
+        Self::open_on(&origin, cow, options, false)
+    }
+
+    /// As `open`, of an origin that is written to meanwhile, by a caller that saves what it replaces.
+    /// Until the snapshot is closed over it the record says so.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub(crate) fn open_on_shared_origin(
+        origin: &Arc<dyn Identify>,
+        cow: &Path,
+        options: &SnapshotOptions,
+    ) -> Result<(Self, Vec<String>)> {
+        Self::open_on(origin, cow, options, true)
+    }
+
+    fn open_on(
+        origin: &Arc<dyn Identify>,
+        cow: &Path,
+        options: &SnapshotOptions,
+        is_shared: bool,
+    ) -> Result<(Self, Vec<String>)> {
         refuse_same_file(&**origin, cow)?;
         let opened = cow_file::open(cow, options.read_only, options.chunk_size_if_unused)?;
         let chunk_size = opened.chunk_size;
@@ -83,11 +107,13 @@ impl Snapshot {
             }
             notes.push(format!("{why}; served all the same (--force-origin)"));
         }
+        // An origin that is written to has to be the one on record, in the end at the latest.
+        let adopts = options.adopt || is_shared && matches!(matched, Match::Different(_));
         let before = Before::look(cow, &opened.device, record.as_ref());
         refuse_hopeless(&before, cow, &opened.device, options.journal)?;
         // Read before anything is written, since it may fail.
-        let may_adopt = !options.read_only && (options.adopt || matches!(matched, Match::New));
-        let identity = may_adopt.then(|| origin.identity()).transpose()?;
+        let may_adopt = !options.read_only && (adopts || matches!(matched, Match::New));
+        let identity = may_adopt.then(|| origin.identify()).transpose()?;
         let sector = match opened.sector {
             Some(sector) => sector,
             None => {
@@ -99,7 +125,7 @@ impl Snapshot {
             }
         };
         let mut loaded = load(&*opened.device, &sector, &table, before.base())?;
-        refuse_beyond_origin(&loaded, origin, cow, options)?;
+        refuse_beyond_origin(&loaded, &**origin, cow, options)?;
         let missing = match &before.waiting {
             Some(waiting) => {
                 waiting.judge(&cow.display().to_string(), &loaded, &table, options.journal)?
@@ -111,7 +137,7 @@ impl Snapshot {
             // Somebody wrote to it over an origin that nobody noted down.
             matched = Match::Unknown(NO_ORIGIN.to_owned());
         }
-        let adopt = may_adopt && (options.adopt || matches!(matched, Match::New));
+        let adopt = may_adopt && (adopts || matches!(matched, Match::New));
         if let Match::Unknown(note) = matched
             && !adopt
         {
@@ -124,7 +150,7 @@ impl Snapshot {
         if let Some(grown) = &grown
             && !adopt
         {
-            return Err(grown.refusal(origin, cow));
+            return Err(grown.refusal(&**origin, cow));
         }
         notes.extend(before.notes(cow, options, missing.len() as u64));
 
@@ -149,12 +175,16 @@ impl Snapshot {
                 }),
                 None => record,
             };
+            let record = record.map(|record| IdentityRecord {
+                origin_changing: record.origin_changing || is_shared && record.origin.is_some(),
+                ..record
+            });
             let changes = Changes {
                 cow,
                 file: &opened.device,
                 sector: &sector,
                 before: &before,
-                origin,
+                origin: &**origin,
                 missing: &missing,
                 grown,
                 record,
@@ -181,6 +211,10 @@ impl Snapshot {
         }
         let report = before.report(options.read_only, missing.len() as u64, &journal, &session);
         let stamp = journal.as_ref().ok().map(Journal::stamp);
+        let shared_origin = is_shared.then(|| {
+            let cow = Arc::clone(&opened.device) as Arc<dyn BlockDevice>;
+            Box::new(SharedOrigin::new(cow))
+        });
         let parts = Parts {
             origin: Arc::clone(origin) as Arc<dyn BlockDevice>,
             device: Arc::new(LatchedDevice::with_stamp(opened.device, stamp)),
@@ -195,6 +229,7 @@ impl Snapshot {
             identity_damage: damage.filter(|_| !adopt),
             session,
             journal: report,
+            shared_origin,
             ..parts.assemble(options)
         };
         Ok((snapshot, notes))
@@ -220,7 +255,7 @@ fn refuse_hopeless(
 
 fn refuse_beyond_origin(
     loaded: &Loaded,
-    origin: &Origin,
+    origin: &dyn Identify,
     cow: &Path,
     options: &SnapshotOptions,
 ) -> Result<()> {

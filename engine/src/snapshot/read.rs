@@ -57,7 +57,7 @@ impl Snapshot {
     /// After a failed flush, chunks whose exceptions were not committed may be gone from the page
     /// cache while their old content is still on the disk: neither may be shown.
     #[inline]
-    fn refuse_if_lost(&self, offset: u64, len: u64) -> Result<()> {
+    pub(super) fn refuse_if_lost(&self, offset: u64, len: u64) -> Result<()> {
         match self.find_lost(offset, len) {
             Some(chunk) => Err(lost(&self.name, chunk)),
             None => Ok(()),
@@ -73,6 +73,11 @@ impl Snapshot {
     }
 
     pub(super) fn extent_of_run(&self, offset: u64, len: u64) -> Result<Extent> {
+        self.placed_extent(offset, len).map(|(extent, _)| extent)
+    }
+
+    /// The extent, and whether it is the origin's.
+    pub(super) fn placed_extent(&self, offset: u64, len: u64) -> Result<(Extent, bool)> {
         if len == 0 {
             let context = format!("cannot tell what an empty range of {} is", self.name);
             return Err(Error::new(ErrorKind::OutOfRange, context));
@@ -92,24 +97,25 @@ impl Snapshot {
                 } else {
                     extent.depth + 1
                 };
-                Ok(Extent { depth, ..extent })
+                Ok((Extent { depth, ..extent }, true))
             }
             Place::Cow { offset: cow_offset }
                 if self.store.is_gone(cow_offset, piece.len)
                     || self.find_lost(offset, piece.len).is_some() =>
             {
                 // Who is told of a hole copies zeros without a read, which is what would fail.
-                Ok(Extent {
+                let extent = Extent {
                     len: piece.len,
                     hole: false,
                     zero: false,
                     depth: 1,
-                })
+                };
+                Ok((extent, false))
             }
             Place::Cow { offset: cow_offset } => {
                 // Punched chunks are holes of the COW file, but they are this device's own.
                 let extent = self.store.device().extent_at(cow_offset, piece.len)?;
-                Ok(Extent { depth: 1, ..extent })
+                Ok((Extent { depth: 1, ..extent }, false))
             }
         }
     }

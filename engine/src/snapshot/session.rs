@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use usnap_format::{HEADER_LEN, IdentityRecord, Layout};
+use usnap_format::{HEADER_LEN, IdentityRecord, Layout, OriginIdentity};
 
 use super::JournalMode;
 use super::before::Before;
@@ -131,23 +131,39 @@ impl Beginning<'_> {
 }
 
 impl OpenSession {
-    /// Says on the device that the session ended in order, durably; then the journal goes.
+    /// Says on the device that the session ended in order, durably; then the journal goes. With it
+    /// comes the origin's identity, where the session changed the origin.
     ///
     /// # Errors
     /// As `write_identity`; the journal stays.
-    pub(super) fn end(&self) -> Result<()> {
+    pub(super) fn end(&self, origin: Option<OriginIdentity>) -> Result<()> {
         self.is_ending.store(true, Ordering::SeqCst);
         let record = IdentityRecord {
             clean: true,
             has_journal: false,
             ..self.record
         };
+        let record = match origin {
+            // One that has none on record goes on without.
+            Some(origin) if record.origin.is_some() => IdentityRecord {
+                origin: Some(origin),
+                origin_changing: false,
+                ..record
+            },
+            _ => record,
+        };
         let device = StampedDevice::new(&*self.file, self.stamp.clone());
         write_identity(&device, &self.raw, &record)?;
+        self.remove_journal();
+        Ok(())
+    }
+
+    /// Removes the journal, whose notes nobody needs any more.
+    pub(super) fn remove_journal(&self) {
+        self.is_ending.store(true, Ordering::SeqCst);
         if !self.is_lost.load(Ordering::SeqCst) {
             self.path.iter().for_each(|path| place::remove(path));
         }
-        Ok(())
     }
 
     /// Looks whether somebody removed the journal file, or put another in its place: what is noted

@@ -13,7 +13,8 @@ use crate::store::ExceptionCounts;
 pub struct Counters {
     /// Chunks written whole for the first time: nothing was read from the origin.
     pub chunks_written_whole: u64,
-    /// Chunks written in part for the first time: the rest was copied from the origin.
+    /// Chunks written in part for the first time, the rest copied from the origin; and chunks saved
+    /// from a write to the origin.
     pub chunks_copied: u64,
     /// Writes refused because no new chunk could be had.
     pub refused_for_space: u64,
@@ -32,8 +33,8 @@ impl AtomicCounters {
             .fetch_add(count, Ordering::Relaxed);
     }
 
-    pub(super) fn copied_chunk(&self) {
-        self.chunks_copied.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn copied_chunks(&self, count: u64) {
+        self.chunks_copied.fetch_add(count, Ordering::Relaxed);
     }
 
     pub(super) fn refused_for_space(&self) {
@@ -127,10 +128,13 @@ impl Snapshot {
         }
     }
 
-    /// The kernel's status. Never `Overflow` or `Invalid`: a full store here is one that stopped
-    /// growing.
+    /// The kernel's status. Never `Overflow`: a full store here is one that stopped growing.
+    /// `Invalid` only where the origin is written to and this snapshot was dropped, or removed.
     #[must_use]
     pub fn status(&self) -> Status {
+        if self.why_ended().is_some() {
+            return Status::Invalid;
+        }
         Status::Active(self.store.usage())
     }
 }

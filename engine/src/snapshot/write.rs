@@ -20,14 +20,14 @@ use crate::table::Claim;
 
 /// So many chunks are claimed at once at the most: a large request that finds no room must not
 /// make the index grow as if it had.
-const CLAIM_CHUNKS_MAX: u64 = 1 << 12;
+pub(super) const CLAIM_CHUNKS_MAX: u64 = 1 << 12;
 
 /// A chunk that is written in part is put together in pieces of at most this size.
-const BOUNCE_BYTES: u64 = 1 << 20;
+pub(super) const BOUNCE_BYTES: u64 = 1 << 20;
 
 thread_local! {
     /// Where a chunk is put together, a piece at a time. Grows to a piece once, then stays.
-    static BOUNCE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    pub(super) static BOUNCE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What is to be written: a client's bytes, or zeros.
@@ -62,9 +62,9 @@ impl<'a> Payload<'a> {
 }
 
 /// New chunks on their way to becoming exceptions; given back when dropped.
-struct Prepared<'a> {
+pub(super) struct Prepared<'a> {
     store: &'a dyn ExceptionStore,
-    run: NewRun,
+    pub(super) run: NewRun,
 }
 
 impl Drop for Prepared<'_> {
@@ -77,7 +77,7 @@ impl Drop for Prepared<'_> {
 
 impl Prepared<'_> {
     /// The data is written: the exceptions are the store's, then everybody's.
-    fn finish(mut self, claim: &mut Claim<'_>) -> Result<()> {
+    pub(super) fn finish(mut self, claim: &mut Claim<'_>) -> Result<()> {
         let run = self.run;
         self.store.commit_exceptions(claim.first(), run)?;
         self.run.count = 0;
@@ -192,7 +192,7 @@ impl Snapshot {
             at += piece;
         }
         prepared.finish(claim)?;
-        self.counters.copied_chunk();
+        self.counters.copied_chunks(1);
         Ok(())
     }
 
@@ -248,7 +248,7 @@ impl Snapshot {
     }
 
     /// Reads from the origin; what lies behind its end is zeros (DESIGN.md, "Where a write goes").
-    fn read_origin(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+    pub(super) fn read_origin(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let available = self.size_bytes.saturating_sub(offset).min(buf.len() as u64);
         let (inside, behind) = buf.split_at_mut(to_usize(available));
         behind.fill(0);
@@ -279,7 +279,7 @@ impl Snapshot {
             .with_hint("make the COW file as long as it was (truncate -s)")
     }
 
-    fn prepare(&self, max_count: u64) -> Result<Prepared<'_>> {
+    pub(super) fn prepare(&self, max_count: u64) -> Result<Prepared<'_>> {
         let store = &*self.store;
         let run = store
             .prepare_exceptions(max_count)
@@ -288,7 +288,7 @@ impl Snapshot {
     }
 
     #[cold]
-    fn note_failure(&self, error: &Error) {
+    pub(super) fn note_failure(&self, error: &Error) {
         if error.kind() == ErrorKind::NoSpace {
             self.counters.refused_for_space();
             self.store.alarm().ring();

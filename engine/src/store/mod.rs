@@ -12,7 +12,7 @@ use usnap_format::{NewChunk, OldChunk, Usage};
 pub use persistent::create::initialise;
 
 use crate::device::BlockDevice;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::space::{Space, SpaceAlarm};
 
 /// Consecutive new chunks, none of them metadata.
@@ -60,6 +60,13 @@ pub(crate) trait ExceptionStore: Send + Sync {
     /// `NoSpace` (to be tried again), `Io`, `Latched`.
     fn flush(&self) -> Result<()>;
 
+    /// Makes every exception durable that was recorded so far, and the data that it had then. What
+    /// was written to its chunk later may wait for a flush. Costs nothing where none is missing.
+    ///
+    /// # Errors
+    /// As `flush`.
+    fn commit_recorded(&self) -> Result<()>;
+
     /// Commits if exceptions wait for it; whether there were any.
     ///
     /// # Errors
@@ -71,6 +78,9 @@ pub(crate) trait ExceptionStore: Send + Sync {
     /// # Errors
     /// `Io` where something is not.
     fn close(&self) -> Result<()>;
+
+    /// Ends all writing, whatever is not committed, for this reason.
+    fn shut(&self, cause: &Error);
 
     /// The device that the new chunks lie on.
     fn device(&self) -> &dyn BlockDevice;

@@ -102,6 +102,12 @@ impl ExceptionStore for TransientStore {
         Ok(())
     }
 
+    fn commit_recorded(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn shut(&self, _cause: &Error) {}
+
     fn commit_pending(&self) -> Result<bool> {
         Ok(false)
     }

@@ -83,6 +83,15 @@ struct State {
     journal: Option<Journal>,
 }
 
+/// What is to be durable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// The exceptions, with the data that they had when they were recorded.
+    Exceptions,
+    /// Those, and what was written to mapped chunks.
+    Everything,
+}
+
 impl PersistentStore {
     /// The store that was loaded from `device`; a writable one has been settled. `journal` begins
     /// behind what is committed now.
@@ -132,6 +141,46 @@ impl PersistentStore {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the first epoch that covers what is wanted of now, leading it where nobody does.
+    fn commit(&self, wanted: Wanted) -> Result<()> {
+        if let Err(refusal) = self.device.refuse_if_latched() {
+            let context = format!("cannot flush COW device {}", self.device.name());
+            return Err(refusal.context(context));
+        }
+        let mut state = self.state();
+        let is_dirty = (wanted == Wanted::Everything && self.dirty.load(Ordering::SeqCst))
+            || !state.written.is_empty()
+            || !state.kept.is_empty();
+        let target = if is_dirty {
+            state.next_epoch
+        } else if state.is_committing {
+            // All of ours is sealed in the commit under way.
+            state.next_epoch - 1
+        } else {
+            return Ok(());
+        };
+        loop {
+            if state.durable_epoch >= target {
+                return Ok(());
+            }
+            if state.done_epoch >= target {
+                let (kind, cause) = state
+                    .failure
+                    .clone()
+                    .unwrap_or((ErrorKind::Io, "no reason is known".to_owned()));
+                let context = format!("cannot flush COW device {}: {cause}", self.device.name());
+                return Err(Error::new(kind, context));
+            }
+            state = if state.is_committing {
+                self.epoch_done
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner)
+            } else {
+                self.lead(state)
+            };
+        }
     }
 
     /// Makes room for one more exception, in memory and in the journal, by a commit.
@@ -211,42 +260,15 @@ impl ExceptionStore for PersistentStore {
     }
 
     fn flush(&self) -> Result<()> {
-        if let Err(refusal) = self.device.refuse_if_latched() {
-            let context = format!("cannot flush COW device {}", self.device.name());
-            return Err(refusal.context(context));
-        }
-        let mut state = self.state();
-        let is_dirty = self.dirty.load(Ordering::SeqCst)
-            || !state.written.is_empty()
-            || !state.kept.is_empty();
-        let target = if is_dirty {
-            state.next_epoch
-        } else if state.is_committing {
-            // All of ours is sealed in the commit under way.
-            state.next_epoch - 1
-        } else {
-            return Ok(());
-        };
-        loop {
-            if state.durable_epoch >= target {
-                return Ok(());
-            }
-            if state.done_epoch >= target {
-                let (kind, cause) = state
-                    .failure
-                    .clone()
-                    .unwrap_or((ErrorKind::Io, "no reason is known".to_owned()));
-                let context = format!("cannot flush COW device {}: {cause}", self.device.name());
-                return Err(Error::new(kind, context));
-            }
-            state = if state.is_committing {
-                self.epoch_done
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner)
-            } else {
-                self.lead(state)
-            };
-        }
+        self.commit(Wanted::Everything)
+    }
+
+    fn commit_recorded(&self) -> Result<()> {
+        self.commit(Wanted::Exceptions)
+    }
+
+    fn shut(&self, cause: &Error) {
+        self.device.latch(cause);
     }
 
     fn commit_pending(&self) -> Result<bool> {
