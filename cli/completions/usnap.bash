@@ -233,12 +233,16 @@ _usnap() {
             return 0
             ;;
         usnap__subcmd__serve)
-            opts="-r -U -s -v -h -V --cow --transient --read-only --cow-size --max-cow --chunk-size --label --ram-limit --on-space --force-origin --adopt --durability --discard --journal --commit-interval --socket --listen --single --max-connections --handshake-timeout --name --description --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
+            opts="-r -U -s -v -h -V --layer --cow --transient --read-only --cow-size --max-cow --chunk-size --label --ram-limit --on-space --force-origin --adopt --durability --discard --journal --commit-interval --socket --listen --single --max-connections --handshake-timeout --name --description --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --layer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --cow)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -43,6 +43,7 @@ complete -c usnap -n "__fish_usnap_needs_command" -f -a "dump" -d 'Print the met
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "repair" -d 'Repair the metadata of a COW file'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "demo" -d 'Show the main job on an image that it makes itself'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "generate" -d 'Write man pages and completions into the folders man and completions of a folder'
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l layer -d 'Put this COW file between the origin and the changes, read-only; may be given several times' -r -F
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l cow -d 'Keep the changes in this COW file, created when absent' -r -F
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l cow-size -d 'Size of a COW file that is created; it is sparse [default: what can never be full]' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l max-cow -d 'Let the COW file grow by itself up to this size' -r
@@ -78,7 +79,7 @@ debug\t''
 trace\t''"
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l transient -d 'Keep the changes in memory; they are gone at exit'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -s r -l read-only -d 'Refuse writes; with --cow, serve the changes that are there'
-complete -c usnap -n "__fish_usnap_using_subcommand serve" -l force-origin -d 'Serve although the origin is not the one that the COW was made for'
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l force-origin -d 'Serve although the origin (or a layer) is not the one that the COW was made for'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l adopt -d 'Remember this origin in the COW, if it remembers none or with --force-origin'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -s s -l single -d 'Serve one client on standard input and output, then exit'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l exit-with-parent -d 'End, as by SIGTERM, when the parent process ends'

@@ -38,6 +38,13 @@ pub(crate) struct Args {
     #[arg(value_name = "ORIGIN")]
     origin: PathBuf,
 
+    /// Put this COW file between the origin and the changes, read-only; may be given several times
+    ///
+    /// The first lies directly on the origin, each next one on the one before: a snapshot of a
+    /// snapshot. Nobody may write to a layer meanwhile; several servers may share it. The COW on top
+    /// remembers all of them, so that a layer that is missing, changed or in another place is refused.
+    #[arg(long = "layer", value_name = "COW", help_heading = "Changes")]
+    layers: Vec<PathBuf>,
     /// Keep the changes in this COW file, created when absent
     #[arg(long, value_name = "FILE", help_heading = "Changes")]
     cow: Option<PathBuf>,
@@ -79,8 +86,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PERCENT:COMMAND", value_parser = on_space_parser(),
           conflicts_with = "read_only", help_heading = "Changes")]
     on_space: Vec<OnSpace>,
-    /// Serve although the origin is not the one that the COW was made for
-    #[arg(long, requires = "cow", help_heading = "Changes")]
+    /// Serve although the origin (or a layer) is not the one that the COW was made for
+    #[arg(long, help_heading = "Changes")]
     force_origin: bool,
     /// Remember this origin in the COW, if it remembers none or with --force-origin
     #[arg(
@@ -224,7 +231,10 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
         ("--cow-size", args.cow_size.is_some()),
         ("--max-cow", args.max_cow.is_some()),
         ("--label", args.label.is_some()),
-        ("--force-origin", args.force_origin),
+        (
+            "--force-origin",
+            args.force_origin && args.layers.is_empty(),
+        ),
         ("--adopt", args.adopt),
         ("--journal", args.journal != Journal::Auto),
     ];
@@ -274,7 +284,6 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
             chunk_size: args.chunk_size,
             label: args.label.unwrap_or_default(),
             read_only: args.read_only,
-            force_origin: args.force_origin,
             adopt: args.adopt,
             every_write: args.durability == Durability::EveryWrite,
             discard: args.discard.into(),
@@ -294,6 +303,8 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
     };
     Ok(Plan {
         origin: args.origin,
+        layers: args.layers,
+        force_origin: args.force_origin,
         changes,
         place,
         name: args.name,
@@ -404,6 +415,10 @@ mod tests {
             panic!()
         };
         assert_eq!((chunk_size.bytes(), limit_bytes), (1 << 16, Some(1 << 30)));
+        let words = "o --layer a --layer b --transient --force-origin";
+        let layered = planned(words, false).unwrap();
+        let layers: [PathBuf; 2] = ["a".into(), "b".into()];
+        assert!(layered.layers == layers && layered.force_origin);
         let cow = planned("o --cow c --read-only", false).unwrap();
         assert!(matches!(
             cow.changes,
@@ -426,6 +441,8 @@ mod tests {
             "o --cow-size 1M --transient",
             "o --label x --read-only",
             "o --force-origin --read-only",
+            "o --layer l",
+            "o --cow c --layer",
             "o --adopt --transient",
             "o --read-only --ram-limit 1M",
             "o --transient --max-cow 1G",

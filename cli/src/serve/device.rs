@@ -29,7 +29,9 @@ pub(crate) struct Served {
 impl Served {
     /// Opens (and where it must, creates) what `plan` asks for.
     pub(crate) fn open(plan: &Plan) -> Result<Self> {
-        let origin = Origin::open(&plan.origin)?;
+        let (origin, notes) =
+            Origin::open_with_layers(&plan.origin, &plan.layers, plan.force_origin)?;
+        notes.iter().for_each(|note| tracing::warn!("{note}"));
         match &plan.changes {
             Changes::Refused => Ok(Self {
                 device: Arc::new(origin),
@@ -54,7 +56,7 @@ impl Served {
                 );
                 Ok(Self::of_snapshot(snapshot, None, *chunk_size))
             }
-            Changes::Cow(cow) => open_cow(cow, origin),
+            Changes::Cow(cow) => open_cow(cow, origin, plan.force_origin),
         }
     }
 
@@ -144,7 +146,7 @@ impl NewCow {
     }
 }
 
-fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
+fn open_cow(cow: &CowPlan, origin: Origin, force_origin: bool) -> Result<Served> {
     let mut new_cow = None;
     let is_absent = !cow.path.try_exists().unwrap_or(true);
     if is_absent && !cow.read_only {
@@ -183,7 +185,7 @@ fn open_cow(cow: &CowPlan, origin: Origin) -> Result<Served> {
             Durability::Flush
         },
         discard: cow.discard,
-        force_origin: cow.force_origin,
+        force_origin,
         adopt: cow.adopt,
         read_only: cow.read_only,
         journal: cow.journal,

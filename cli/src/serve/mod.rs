@@ -48,6 +48,10 @@ use crate::report::Report;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) origin: PathBuf,
+    /// COW files between the origin and the changes, the lowest first.
+    pub(crate) layers: Vec<PathBuf>,
+    /// Serve what was not made for each other.
+    pub(crate) force_origin: bool,
     pub(crate) changes: Changes,
     pub(crate) place: Place,
     pub(crate) name: String,
@@ -97,7 +101,6 @@ pub(crate) struct CowPlan {
     pub(crate) chunk_size: Option<ChunkSize>,
     pub(crate) label: String,
     pub(crate) read_only: bool,
-    pub(crate) force_origin: bool,
     pub(crate) adopt: bool,
     pub(crate) every_write: bool,
     pub(crate) discard: Discard,

@@ -380,6 +380,12 @@ pub(crate) fn check_origin(
         report.add_about_header(FindingKind::OriginDiffers, message);
     } else if record.origin_changing {
         return Ok(());
+    } else if wanted.sample_scheme == identity::LAYERED_SCHEME {
+        return Err(Error::new(
+            ErrorKind::NotSupported,
+            "cannot compare the origin: the store was made for an origin with layers",
+        )
+        .with_hint("check each file by itself; `serve` with all layers compares them"));
     } else if wanted.sample_scheme != identity::SAMPLE_SCHEME {
         return Err(Error::new(
             ErrorKind::NotSupported,

@@ -14,6 +14,9 @@ use crate::num::to_usize;
 /// Scheme 1: the first and the last 64 KiB, where partition tables and superblocks lie, and 4 KiB
 /// at each of 255 places between, evenly spaced.
 pub(crate) const SAMPLE_SCHEME: u32 = 1;
+/// Scheme 2, of an origin with layers: scheme 1 over what they show, and what each of them changes
+/// (`layers.rs`).
+pub(crate) const LAYERED_SCHEME: u32 = 2;
 const END_BYTES: u64 = 64 << 10;
 const PLACES: u64 = 256;
 const PLACE_BYTES: u64 = 4 << 10;

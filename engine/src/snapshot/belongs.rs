@@ -38,10 +38,12 @@ pub(crate) fn refuse_same_file(origin: &dyn Identify, cow: &Path) -> Result<()> 
     if !origin.is_at(cow) {
         return Ok(());
     }
-    let context = format!(
-        "cannot use {} as origin and as COW device at once",
-        cow.display()
-    );
+    let what = if origin.has_layers() {
+        "as COW device: it is the origin or a layer already"
+    } else {
+        "as origin and as COW device at once"
+    };
+    let context = format!("cannot use {} {what}", cow.display());
     Err(Error::new(ErrorKind::Usage, context)
         .with_hint("name a COW file of its own; it is created if it does not exist"))
 }
@@ -73,17 +75,36 @@ pub(crate) fn match_origin(
             origin.name()
         )));
     }
-    if wanted.sample_scheme != identity::SAMPLE_SCHEME {
+    let scheme = if origin.has_layers() {
+        identity::LAYERED_SCHEME
+    } else {
+        identity::SAMPLE_SCHEME
+    };
+    let known = [identity::SAMPLE_SCHEME, identity::LAYERED_SCHEME];
+    if wanted.sample_scheme != scheme && known.contains(&wanted.sample_scheme) {
+        return Ok(Match::Different(
+            if origin.has_layers() {
+                "it was made for an origin without layers"
+            } else {
+                "it was made for an origin with layers (--layer)"
+            }
+            .to_owned(),
+        ));
+    }
+    if wanted.sample_scheme != scheme {
         return Ok(Match::Unknown(
             "the COW device knows its origin by a sample that this version can't compare".into(),
         ));
     }
     let found = origin.identify()?;
     if found.sample_crc32 != wanted.sample_crc32 {
-        return Ok(Match::Different(
+        let what = if origin.has_layers() {
+            "the origin or a layer changed since the COW device was made for them, or they are \
+             others, or in another order"
+        } else {
             "the origin's content changed since the COW device was made for it, or it is another image"
-                .to_owned(),
-        ));
+        };
+        return Ok(Match::Different(what.to_owned()));
     }
     if (found.mtime_s, found.mtime_ns) == (wanted.mtime_s, wanted.mtime_ns) {
         return Ok(Match::Same);

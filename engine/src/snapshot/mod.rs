@@ -15,6 +15,7 @@
 
 mod before;
 mod belongs;
+mod changed;
 mod changes;
 mod devices;
 mod discard;

@@ -83,21 +83,31 @@ impl Snapshot {
             return Err(Error::new(ErrorKind::OutOfRange, context));
         }
         // Below an unmapped beginning the origin's extent comes first: looking for the end of the
-        // unmapped run in what lies behind it would be done again for each extent.
-        let len = match self.map(offset, 1).place {
-            Place::Cow { .. } => len,
-            Place::Origin | Place::Pending => self.origin.extent_at(offset, len)?.len,
+        // unmapped run in what lies behind it would be done again for each extent. It is asked for
+        // once, since it may be a snapshot that does the same.
+        let below = match self.map(offset, 1).place {
+            Place::Cow { .. } => None,
+            Place::Origin | Place::Pending => Some(self.origin.extent_at(offset, len)?),
         };
-        let piece = self.map(offset, len);
+        let piece = self.map(offset, below.map_or(len, |extent| extent.len));
         match piece.place {
             Place::Origin | Place::Pending => {
-                let extent = self.origin.extent_at(offset, piece.len)?;
+                let extent = match below {
+                    Some(extent) => extent,
+                    None => self.origin.extent_at(offset, piece.len)?,
+                };
+                let len = extent.len.min(piece.len);
                 let depth = if extent.depth == 0 {
                     0
                 } else {
                     extent.depth + 1
                 };
-                Ok((Extent { depth, ..extent }, true))
+                let extent = Extent {
+                    len,
+                    depth,
+                    ..extent
+                };
+                Ok((extent, true))
             }
             Place::Cow { offset: cow_offset }
                 if self.store.is_gone(cow_offset, piece.len)
