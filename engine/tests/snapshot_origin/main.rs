@@ -1,0 +1,19 @@
+//! An origin that is written to while its snapshots are served:
+//! - `gates`: meetings that chance rarely brings about, arranged;
+//! - `crash`: power cuts of all devices at once;
+//! - `model`: histories by chance against plain vectors, with snapshots that come, go and run full.
+// Tells clippy that the helpers here are tests too.
+#![cfg(test)]
+
+mod crash;
+mod gates;
+mod model;
+mod tape;
+mod world;
+
+#[path = "../support/random.rs"]
+mod random;
+#[path = "../support/values.rs"]
+mod values;
+#[path = "../support/workers.rs"]
+mod workers;
