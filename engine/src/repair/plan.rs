@@ -378,10 +378,18 @@ impl Planner<'_> {
              last commit, as after a power cut; check the filesystem on it"
                 .to_owned(),
         );
+        let is_unsound =
+            matches!(self.found.sector.identity, Ok(Some(record)) if record.origin_changing);
         notes.push(
-            "if the origin was written to through snapshot-origin since, chunks that were not \
-             copied out in time show the new content"
-                .to_owned(),
+            if is_unsound {
+                "it is unsound: the origin was served writable, and since this snapshot was dropped \
+                 went on without it; chunks that were not saved show what the origin has now, so \
+                 take out what is needed and do not rely on the rest"
+            } else {
+                "if the origin was written to through snapshot-origin since, chunks that were not \
+                 copied out in time show the new content"
+            }
+            .to_owned(),
         );
         notes.push(format!(
             "there is room for {free} chunks more: a kernel in mode P invalidates it again when it \

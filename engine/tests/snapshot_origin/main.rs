@@ -1,14 +1,20 @@
 //! An origin that is written to while its snapshots are served:
 //! - `gates`: meetings that chance rarely brings about, arranged;
 //! - `crash`: power cuts of all devices at once;
+//! - `threads`: many threads on files, while snapshots come and go;
+//! - `files`: what the identity record says, and what is taken with what;
+//! - `faults`: each call to each device fails once;
 //! - `model`: histories by chance against plain vectors, with snapshots that come, go and run full.
 // Tells clippy that the helpers here are tests too.
 #![cfg(test)]
 
 mod crash;
+mod faults;
+mod files;
 mod gates;
 mod model;
 mod tape;
+mod threads;
 mod world;
 
 #[path = "../support/random.rs"]
