@@ -12,6 +12,7 @@ pub mod device;
 pub mod dump;
 mod error;
 mod journal;
+pub mod merge;
 mod num;
 pub mod origin;
 pub mod repair;
@@ -27,8 +28,8 @@ pub use error::{Error, ErrorKind, Result};
 #[doc(hidden)]
 pub use journal::{HeapMemory, JournalMemory};
 pub use snapshot::{
-    Counters, Discard, Durability, JournalMode, JournalReport, JournalState, Snapshot, SnapshotOptions,
-    StatusReport, WaitingJournal, journal_waiting,
+    Counters, Discard, Durability, JournalMode, JournalReport, JournalState, Snapshot,
+    SnapshotOptions, StatusReport, WaitingJournal, journal_waiting,
 };
 pub use space::{Space, SpaceAlarm, SpaceLimit};
 pub use store::ExceptionCounts;

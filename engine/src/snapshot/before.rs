@@ -27,6 +27,8 @@ pub(super) struct Before {
     thrown_away: u64,
     /// There is no record, so nobody knows how the session before ended.
     is_unrecorded: bool,
+    /// A merge, which has no session, did not end: it may have been a flush that failed.
+    was_merging: bool,
     /// The journal may be removed: it is not of another file, of which this one is a copy.
     is_ours: bool,
 }
@@ -41,7 +43,10 @@ impl Before {
             };
         };
         if record.session == [0; 16] {
-            return Self::default();
+            return Self {
+                was_merging: record.origin_changing,
+                ..Self::default()
+            };
         }
         let witness = Witness::of(file.file());
         let was_cut_off = !record.clean
@@ -148,7 +153,7 @@ impl Before {
     pub(super) fn may_have_latched(&self) -> bool {
         match &self.waiting {
             Some(waiting) => waiting.found().is_none_or(|found| found.is_latched),
-            None => self.is_absent || self.is_unrecorded,
+            None => self.is_absent || self.is_unrecorded || self.was_merging,
         }
     }
 

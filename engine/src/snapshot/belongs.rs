@@ -10,22 +10,29 @@ use crate::num::to_usize;
 use crate::origin::{Identify, identity};
 use crate::table::{ExceptionTable, Slot};
 
-pub(crate) const NO_ORIGIN: &str = "the COW device does not say which origin it belongs to: a changed origin \
-     would go unnoticed; --adopt ties it to this one";
+/// Said of a store without an origin on record.
+pub(crate) fn no_origin() -> Match {
+    Match::Unknown {
+        why: "the COW device does not say which origin it belongs to: a changed origin would go \
+              unnoticed"
+            .to_owned(),
+        way_out: "; --adopt ties it to this one",
+    }
+}
 
 /// How origin and COW device belong together.
 pub(crate) enum Match {
     /// They do.
     Same,
-    /// Nothing says so; the sentence for the user.
-    Unknown(String),
+    /// Nothing says so; the sentence for the user, and what a server's user can do about it.
+    Unknown { why: String, way_out: &'static str },
     /// The record has no origin yet: an empty store is this origin's from now on.
     New,
     /// They don't; the sentence for the user.
     Different(String),
 }
 
-pub(super) fn cannot_pair(origin: &dyn Identify, cow: &Path) -> String {
+pub(crate) fn cannot_pair(origin: &dyn Identify, cow: &Path) -> String {
     format!(
         "cannot use COW device {} with origin {}",
         cow.display(),
@@ -55,7 +62,7 @@ pub(crate) fn match_origin(
     record: Option<&IdentityRecord>,
 ) -> Result<Match> {
     let Some(record) = record else {
-        return Ok(Match::Unknown(NO_ORIGIN.to_owned()));
+        return Ok(no_origin());
     };
     let Some(wanted) = record.origin else {
         return Ok(Match::New);
@@ -69,7 +76,7 @@ pub(crate) fn match_origin(
         )));
     }
     if record.origin_changing {
-        return Ok(Match::Unknown(format!(
+        return Ok(unknown(format!(
             "origin {} is written to as well (a merge, or its own server), and that did not end: \
              only its size was compared",
             origin.name()
@@ -92,7 +99,7 @@ pub(crate) fn match_origin(
         ));
     }
     if wanted.sample_scheme != scheme {
-        return Ok(Match::Unknown(
+        return Ok(unknown(
             "the COW device knows its origin by a sample that this version can't compare".into(),
         ));
     }
@@ -109,17 +116,24 @@ pub(crate) fn match_origin(
     if (found.mtime_s, found.mtime_ns) == (wanted.mtime_s, wanted.mtime_ns) {
         return Ok(Match::Same);
     }
-    Ok(Match::Unknown(format!(
-        "the modification time of origin {} changed; its size and the sampled parts of its \
-         content are the same (--adopt notes the new time down)",
+    let why = format!(
+        "the modification time of origin {} changed; its size and the sampled parts of its content \
+         are the same",
         origin.name()
-    )))
+    );
+    let way_out = " (--adopt notes the new time down)";
+    Ok(Match::Unknown { why, way_out })
+}
+
+fn unknown(why: String) -> Match {
+    let way_out = "";
+    Match::Unknown { why, way_out }
 }
 
 /// The end of an origin that grew: it ended inside a chunk that is mapped, whose rest is zeros on
 /// the COW device and has to become the origin's. That can be done once, together with noting the
 /// new size down, since from then on the rest may be written to.
-pub(super) struct GrownTail {
+pub(crate) struct GrownTail {
     /// Where the origin ended, in bytes.
     from: u64,
     end: u64,
@@ -129,7 +143,7 @@ pub(super) struct GrownTail {
 
 impl GrownTail {
     /// What is to be done where an origin that had `recorded_size_bytes` has `size_bytes` now.
-    pub(super) fn find(
+    pub(crate) fn find(
         table: &ExceptionTable,
         chunk_size: ChunkSize,
         recorded_size_bytes: u64,

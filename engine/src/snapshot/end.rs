@@ -8,7 +8,7 @@ use usnap_format::{ChunkSize, IdentityRecord};
 use super::JournalMode;
 use super::before::Before;
 use super::waiting::{Waiting, prove};
-use crate::device::{FileDevice, StampedDevice};
+use crate::device::{BlockDevice, FileDevice, StampedDevice};
 use crate::error::Result;
 use crate::journal::Found;
 use crate::store::persistent::create::write_identity;
@@ -63,6 +63,14 @@ pub(crate) fn end_session(
     write_identity(&stamped, &sector.raw, &ended)?;
     before.remove();
     Ok(replayed)
+}
+
+/// Drops what the page cache holds of the store on `device` where nobody can say that no flush of it
+/// failed before. `record` is its identity record.
+pub(crate) fn distrust_cache(cow: &Path, device: &FileDevice, record: Option<&IdentityRecord>) {
+    if Before::look(cow, device, record).may_have_latched() {
+        device.drop_page_cache();
+    }
 }
 
 /// Proves what the journal that waits for the store on `device` notes, before anything else syncs.

@@ -14,7 +14,7 @@
 //! - A reply follows the work it reports. A flush covers every write that ended before it began.
 
 mod before;
-mod belongs;
+pub(crate) mod belongs;
 mod changed;
 mod changes;
 mod devices;
@@ -46,10 +46,11 @@ use crate::store::{ExceptionCounts, ExceptionStore};
 use crate::table::ExceptionTable;
 
 pub use discard::Discard;
-pub(crate) use end::{end_session, prove_waiting};
+pub(crate) use end::{distrust_cache, end_session, prove_waiting};
 pub use journal_report::{JournalReport, JournalState, WaitingJournal, journal_waiting};
 pub(crate) use journal_report::{journal_waiting_on, report_at_rest};
 pub use open::SnapshotOptions;
+pub(crate) use open::refuse_beyond_origin;
 pub(crate) use save::SaveFailure;
 pub use status::{Counters, StatusReport};
 pub use waiting::JournalMode;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use usnap_format::{ChunkSize, IdentityRecord};
 
 use super::before::Before;
-use super::belongs::{GrownTail, Match, NO_ORIGIN, cannot_pair, match_origin, refuse_same_file};
+use super::belongs::{GrownTail, Match, cannot_pair, match_origin, no_origin, refuse_same_file};
 use super::changes::{Begun, Changes};
 use super::devices::Parts;
 use super::shared_origin::SharedOrigin;
@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
 use crate::origin::{Identify, Origin};
 use crate::store::cow_file;
-use crate::store::persistent::open::{Loaded, load};
+use crate::store::persistent::open::load;
 use crate::store::persistent::walk::HeaderSector;
 use crate::table::ExceptionTable;
 
@@ -125,7 +125,9 @@ impl Snapshot {
             }
         };
         let mut loaded = load(&*opened.device, &sector, &table, before.base())?;
-        refuse_beyond_origin(&loaded, &**origin, cow, options)?;
+        if !options.force_origin {
+            refuse_beyond_origin(loaded.beyond_origin, &**origin, cow)?;
+        }
         let missing = match &before.waiting {
             Some(waiting) => {
                 waiting.judge(&cow.display().to_string(), &loaded, &table, options.journal)?
@@ -135,13 +137,13 @@ impl Snapshot {
         loaded.add(&missing, &table);
         if matches!(matched, Match::New) && loaded.committed + loaded.uncommitted > 0 {
             // Somebody wrote to it over an origin that nobody noted down.
-            matched = Match::Unknown(NO_ORIGIN.to_owned());
+            matched = no_origin();
         }
         let adopt = may_adopt && (adopts || matches!(matched, Match::New));
-        if let Match::Unknown(note) = matched
+        if let Match::Unknown { why, way_out } = matched
             && !adopt
         {
-            notes.push(note);
+            notes.push(format!("{why}{way_out}"));
         }
         let recorded = record.and_then(|record| record.origin);
         let grown = recorded.and_then(|recorded| {
@@ -253,19 +255,18 @@ fn refuse_hopeless(
     Ok(())
 }
 
-fn refuse_beyond_origin(
-    loaded: &Loaded,
+pub(crate) fn refuse_beyond_origin(
+    beyond_origin: u64,
     origin: &dyn Identify,
     cow: &Path,
-    options: &SnapshotOptions,
 ) -> Result<()> {
-    if loaded.beyond_origin == 0 || options.force_origin {
+    if beyond_origin == 0 {
         return Ok(());
     }
     let context = format!(
         "{}: {} of its chunks lie behind the origin's end of {} bytes",
         cannot_pair(origin, cow),
-        loaded.beyond_origin,
+        beyond_origin,
         origin.size_bytes()
     );
     Err(Error::new(ErrorKind::OriginMismatch, context)

@@ -158,7 +158,7 @@ fn write_area(
 }
 
 /// Where an area begins on the COW device, in bytes.
-pub(super) fn area_offset(layout: Layout, area: AreaIndex) -> Result<u64> {
+pub(crate) fn area_offset(layout: Layout, area: AreaIndex) -> Result<u64> {
     layout
         .area_location(area)
         .and_then(|location| layout.chunk_size.new_to_offset(location))

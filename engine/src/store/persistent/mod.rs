@@ -16,7 +16,7 @@
 
 mod allocate;
 pub(crate) mod behind;
-mod commit;
+pub(crate) mod commit;
 pub(crate) mod create;
 mod lead;
 pub(crate) mod leftover;
