@@ -233,7 +233,7 @@ _usnap() {
             return 0
             ;;
         usnap__subcmd__serve)
-            opts="-r -U -s -v -h -V --layer --cow --transient --read-only --cow-size --max-cow --chunk-size --label --ram-limit --on-space --force-origin --adopt --durability --discard --journal --commit-interval --socket --listen --single --max-connections --handshake-timeout --name --description --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
+            opts="-r -U -s -v -h -V --layer --cow --transient --read-only --cow-size --max-cow --chunk-size --label --ram-limit --force-origin --adopt --discard --on-space --durability --journal --commit-interval --name --description --socket --listen --single --max-connections --handshake-timeout --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -267,6 +267,10 @@ _usnap() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --discard)
+                    COMPREPLY=($(compgen -W "zeroes ignore punch" -- "${cur}"))
+                    return 0
+                    ;;
                 --on-space)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -275,15 +279,19 @@ _usnap() {
                     COMPREPLY=($(compgen -W "flush every-write" -- "${cur}"))
                     return 0
                     ;;
-                --discard)
-                    COMPREPLY=($(compgen -W "zeroes ignore punch" -- "${cur}"))
-                    return 0
-                    ;;
                 --journal)
                     COMPREPLY=($(compgen -W "auto replay discard off" -- "${cur}"))
                     return 0
                     ;;
                 --commit-interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --description)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -304,14 +312,6 @@ _usnap() {
                     return 0
                     ;;
                 --handshake-timeout)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --name)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --description)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -50,23 +50,23 @@ complete -c usnap -n "__fish_usnap_using_subcommand serve" -l max-cow -d 'Let th
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l chunk-size -d 'Unit of copying of a COW that is created, a power of two [default: 4K]' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l label -d 'Text of at most 64 bytes for a COW file that is created; status shows it' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l ram-limit -d 'Memory that changes may take with --transient [default: half of what there is]' -r
-complete -c usnap -n "__fish_usnap_using_subcommand serve" -l on-space -d 'Run a shell command when so much of the room for changes is used; may be given several times' -r
-complete -c usnap -n "__fish_usnap_using_subcommand serve" -l durability -d 'What makes a change durable: the client\'s flush, or every write as the kernel does' -r -f -a "flush\t'A flush, FUA, the commit interval'
-every-write\t'Every write waits until it is durable'"
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l discard -d 'What a client\'s TRIM does to chunks that it covers whole and that were written' -r -f -a "zeroes\t'Zeros, their space kept: the kernel\'s discard_zeroes_cow'
 ignore\t'Nothing'
 punch\t'Zeros, their space given back to the COW\'s filesystem'"
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l on-space -d 'Run a shell command when so much of the room for changes is used; may be given several times' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l durability -d 'What makes a change durable: the client\'s flush, or every write as the kernel does' -r -f -a "flush\t'A flush, FUA, the commit interval'
+every-write\t'Every write waits until it is durable'"
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l journal -d 'What to do with the journal of a server that was killed, and whether to keep one' -r -f -a "auto\t'Add what it has if nothing speaks against it, else refuse; keep one'
 replay\t'Add what it has although something speaks against it; keep one'
 discard\t'Serve without what it has, which is lost; keep one'
 off\t'As auto, but keep none: what is not flushed does not survive kill -9'"
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l commit-interval -d 'Commit changes that wait for longer than so many seconds, at least 0.01; 0 for never' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l name -d 'Name of the export; clients that ask for none get it too' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l description -d 'Description of the export, shown to clients that list exports' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -s U -l socket -d 'Listen on a unix socket; - for a private one with a random name, the default' -r -F
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l listen -d 'Listen on TCP; without an address on 127.0.0.1, without a port on 10809' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l max-connections -d 'Close connections beyond this number' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l handshake-timeout -d 'Close connections that take longer to negotiate, in seconds' -r
-complete -c usnap -n "__fish_usnap_using_subcommand serve" -l name -d 'Name of the export; clients that ask for none get it too' -r
-complete -c usnap -n "__fish_usnap_using_subcommand serve" -l description -d 'Description of the export, shown to clients that list exports' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l run -d 'Run a shell command once ready, then exit with its status' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l pid-file -d 'Write the process id to this file, once ready; nothing but a pid file is replaced' -r -F
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'

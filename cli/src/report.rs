@@ -10,6 +10,7 @@ use usnap_nbd::server::Counts;
 
 use crate::journal_status::JournalStatus;
 use crate::printable::one_line;
+use crate::serve::space::Outlook;
 use crate::size;
 
 /// What `status` prints, and what a server answers on its control socket.
@@ -191,6 +192,22 @@ impl Report {
             server: Some(server),
             ..Self::at_rest(report)
         }
+    }
+
+    /// The same with what its server alone knows: how long the COW may become, how long the room
+    /// lasts.
+    pub(crate) fn served(
+        status: &StatusReport,
+        counts: Counts,
+        max_bytes: Option<u64>,
+        outlook: Option<&Outlook>,
+    ) -> Self {
+        let mut report = Self::live(status, counts);
+        report.cow_limit_bytes = max_bytes.filter(|max| *max > status.cow_size_bytes);
+        if let Some(outlook) = outlook {
+            report.space = Some(outlook.report(&status.space));
+        }
+        report
     }
 
     /// One line of JSON.

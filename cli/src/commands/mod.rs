@@ -7,6 +7,7 @@ pub(crate) mod dump;
 pub(crate) mod generate;
 pub(crate) mod repair;
 pub(crate) mod serve;
+mod service;
 pub(crate) mod status;
 
 use crate::args::Command;

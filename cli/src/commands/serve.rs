@@ -1,20 +1,15 @@
 //! `usnap serve`: what can be typed, and what it means. The run is in `crate::serve`.
 
-use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgGroup, ValueEnum};
-use usnap_engine::JournalMode;
 use usnap_format::ChunkSize;
 
+use super::service::{Journal, KeepingArgs, ServiceArgs};
 use crate::args::{chunk_size_parser, size_parser};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
-use crate::serve::space::{self, OnSpace};
-use crate::serve::{self, Changes, CowPlan, Place, Plan, address};
+use crate::serve::{self, Changes, CowPlan, Plan};
 
 /// Serve an image over NBD, writable, keeping the changes aside
 ///
@@ -75,17 +70,6 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = size_parser(), requires = "transient",
           help_heading = "Changes")]
     ram_limit: Option<u64>,
-    /// Run a shell command when so much of the room for changes is used; may be given several times
-    ///
-    /// The room is what the COW may hold or what its filesystem has left, whichever is less (with
-    /// --transient the memory). The command is run in the background by /bin/sh, once when PERCENT, 1
-    /// to 100, is passed, and again only after the share fell more than two points below. It gets
-    /// $USNAP_COW, $USNAP_PERCENT (as typed), $USNAP_BYTES_LEFT and $USNAP_SECONDS_LEFT (at the present
-    /// rate; empty when nothing is being used up); its output goes to standard error. At 70, 80, 90 and
-    /// 95 percent the log has a line in any case.
-    #[arg(long, value_name = "PERCENT:COMMAND", value_parser = on_space_parser(),
-          conflicts_with = "read_only", help_heading = "Changes")]
-    on_space: Vec<OnSpace>,
     /// Serve although the origin (or a layer) is not the one that the COW was made for
     #[arg(long, help_heading = "Changes")]
     force_origin: bool,
@@ -97,10 +81,6 @@ pub(crate) struct Args {
         help_heading = "Changes"
     )]
     adopt: bool,
-    /// What makes a change durable: the client's flush, or every write as the kernel does
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Durability::Flush,
-          help_heading = "Changes")]
-    durability: Durability,
     /// What a client's TRIM does to chunks that it covers whole and that were written
     ///
     /// Parts of chunks, and chunks that are not in the COW, it leaves as they are. A TRIM never
@@ -108,33 +88,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Discard::Punch,
           conflicts_with = "read_only", help_heading = "Changes")]
     discard: Discard,
-    /// What to do with the journal of a server that was killed, and whether to keep one
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Journal::Auto,
-          help_heading = "Changes")]
-    journal: Journal,
-    /// Commit changes that wait for longer than so many seconds, at least 0.01; 0 for never
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = interval,
-          help_heading = "Changes")]
-    commit_interval: Duration,
-
-    /// Listen on a unix socket; - for a private one with a random name, the default
-    #[arg(long, short = 'U', value_name = "PATH", help_heading = "Where")]
-    socket: Option<PathBuf>,
-    /// Listen on TCP; without an address on 127.0.0.1, without a port on 10809
-    #[arg(long, value_name = "ADDR:PORT", value_parser = address::parse,
-          conflicts_with = "socket", help_heading = "Where")]
-    listen: Option<SocketAddr>,
-    /// Serve one client on standard input and output, then exit
-    #[arg(long, short, conflicts_with_all = ["socket", "listen"], help_heading = "Where")]
-    single: bool,
-    /// Close connections beyond this number
-    #[arg(long, value_name = "N", default_value = "128",
-          value_parser = clap::value_parser!(u32).range(1..), help_heading = "Where")]
-    max_connections: u32,
-    /// Close connections that take longer to negotiate, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive_seconds,
-          help_heading = "Where")]
-    handshake_timeout: Duration,
+    #[command(flatten)]
+    keeping: KeepingArgs,
 
     /// Name of the export; clients that ask for none get it too
     #[arg(
@@ -147,32 +102,8 @@ pub(crate) struct Args {
     /// Description of the export, shown to clients that list exports
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// Run a shell command once ready, then exit with its status
-    ///
-    /// The command is run by /bin/sh with $uri, $unixsocket and $exportname set. The server ends
-    /// when the command does, and exits with its status. Nothing is printed on standard output:
-    /// that is the command's.
-    #[arg(
-        long,
-        value_name = "CMD",
-        conflicts_with = "single",
-        verbatim_doc_comment
-    )]
-    run: Option<OsString>,
-    /// Write the process id to this file, once ready; nothing but a pid file is replaced
-    #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
-    /// End, as by SIGTERM, when the parent process ends
-    #[arg(long)]
-    exit_with_parent: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Durability {
-    /// A flush, FUA, the commit interval
-    Flush,
-    /// Every write waits until it is durable
-    EveryWrite,
+    #[command(flatten)]
+    service: ServiceArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -195,29 +126,6 @@ impl From<Discard> for usnap_engine::Discard {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Journal {
-    /// Add what it has if nothing speaks against it, else refuse; keep one
-    Auto,
-    /// Add what it has although something speaks against it; keep one
-    Replay,
-    /// Serve without what it has, which is lost; keep one
-    Discard,
-    /// As auto, but keep none: what is not flushed does not survive kill -9
-    Off,
-}
-
-impl From<Journal> for JournalMode {
-    fn from(journal: Journal) -> Self {
-        match journal {
-            Journal::Auto => Self::Auto,
-            Journal::Replay => Self::Replay,
-            Journal::Discard => Self::Discard,
-            Journal::Off => Self::Off,
-        }
-    }
-}
-
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let origin = args.origin.display().to_string();
     let plan = plan(args, serve::activated())?;
@@ -236,7 +144,7 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
             args.force_origin && args.layers.is_empty(),
         ),
         ("--adopt", args.adopt),
-        ("--journal", args.journal != Journal::Auto),
+        ("--journal", args.keeping.journal != Journal::Auto),
     ];
     if let Some((option, _)) = for_cow
         .iter()
@@ -246,6 +154,11 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
     }
     if args.ram_limit.is_some() && !args.transient {
         return Err(Failure::usage("cannot use --ram-limit without --transient"));
+    }
+    if args.read_only && !args.keeping.on_space.is_empty() {
+        return Err(Failure::usage(
+            "cannot use --on-space with --read-only: nothing is written",
+        ));
     }
     if let (Some(size), Some(max)) = (args.cow_size, args.max_cow)
         && size > max
@@ -263,19 +176,7 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
             )));
         }
     }
-    let place = match (args.socket, args.listen, args.single, activated) {
-        (Some(_), _, _, true) | (_, Some(_), _, true) | (_, _, true, true) => {
-            return Err(Failure::usage(
-                "cannot listen elsewhere when sockets were passed by the service manager",
-            )
-            .with_hint("leave out --socket, --listen and --single, or unset LISTEN_FDS"));
-        }
-        (None, None, false, true) => Place::Activated,
-        (_, _, true, _) => Place::Single,
-        (_, Some(address), _, _) => Place::Tcp(address),
-        (Some(path), _, _, _) if path.as_os_str() != "-" => Place::Unix(path),
-        _ => Place::Private,
-    };
+    let service = args.service.plan(&args.keeping, activated)?;
     let changes = match (args.cow, args.transient) {
         (Some(path), _) => Changes::Cow(CowPlan {
             path,
@@ -285,9 +186,9 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
             label: args.label.unwrap_or_default(),
             read_only: args.read_only,
             adopt: args.adopt,
-            every_write: args.durability == Durability::EveryWrite,
+            every_write: args.keeping.is_every_write(),
             discard: args.discard.into(),
-            journal: args.journal.into(),
+            journal: args.keeping.journal.into(),
         }),
         (None, true) => Changes::Memory {
             chunk_size: args.chunk_size.unwrap_or_default(),
@@ -306,68 +207,22 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
         layers: args.layers,
         force_origin: args.force_origin,
         changes,
-        place,
         name: args.name,
         description: args.description,
-        run: args.run,
-        pid_file: args.pid_file,
-        exit_with_parent: args.exit_with_parent,
-        commit_interval: Some(args.commit_interval).filter(|interval| !interval.is_zero()),
-        max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
-        handshake_timeout: args.handshake_timeout,
-        on_space: args.on_space,
+        service,
     })
-}
-
-fn on_space_parser() -> impl TypedValueParser<Value = OnSpace> {
-    OsStringValueParser::new().try_map(|text| space::parse(&text))
 }
 
 /// The longest name or description that a client can be told (proto.md, "Conventions").
 const MAX_STRING_BYTES: usize = 4096;
 
-/// The most seconds that an interval may have: a year, to stay clear of the clock's end.
-const MAX_SECONDS: f64 = 365.0 * 24.0 * 3600.0;
-
-fn seconds(text: &str) -> std::result::Result<Duration, String> {
-    let number = text
-        .parse::<f64>()
-        .ok()
-        .filter(|s| (0.0..=MAX_SECONDS).contains(s));
-    number
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| "not a number of seconds".to_owned())
-}
-
-/// The shortest interval, in seconds: a timer without a pause would do nothing but commit.
-const MIN_INTERVAL_SECONDS: f64 = 0.01;
-
-fn interval(text: &str) -> std::result::Result<Duration, String> {
-    let interval = seconds(text)?;
-    // What is typed as 0 is; a number too small for the clock is not.
-    let is_none = text.parse::<f64>().is_ok_and(|number| number == 0.0);
-    if interval < Duration::from_secs_f64(MIN_INTERVAL_SECONDS) && !is_none {
-        return Err(format!(
-            "less than {MIN_INTERVAL_SECONDS} seconds; 0 is for never"
-        ));
-    }
-    Ok(interval)
-}
-
-fn positive_seconds(text: &str) -> std::result::Result<Duration, String> {
-    seconds(text).and_then(|s| {
-        if s.is_zero() {
-            Err("must be more than 0".into())
-        } else {
-            Ok(s)
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::args::{Cli, Command};
+    use crate::serve::{Place, address};
     use clap::Parser;
 
     fn planned(words: &str, activated: bool) -> std::result::Result<Plan, ExitCode> {
@@ -395,7 +250,11 @@ mod tests {
             ("o -r", true, Place::Activated),
         ];
         for (words, activated, place) in table {
-            assert_eq!(planned(words, activated).unwrap().place, place, "{words}");
+            assert_eq!(
+                planned(words, activated).unwrap().service.place,
+                place,
+                "{words}"
+            );
         }
     }
 
@@ -498,13 +357,18 @@ mod tests {
         assert_eq!(
             planned("o -r --commit-interval 0", false)
                 .unwrap()
+                .service
                 .commit_interval,
             None
         );
         let shortest = planned("o -r --commit-interval 0.01", false).unwrap();
-        assert_eq!(shortest.commit_interval, Some(Duration::from_millis(10)));
+        assert_eq!(
+            shortest.service.commit_interval,
+            Some(Duration::from_millis(10))
+        );
         let half = planned("o -r --commit-interval 0.5", false)
             .unwrap()
+            .service
             .commit_interval;
         assert_eq!(half, Some(Duration::from_millis(500)));
     }

@@ -1,29 +1,41 @@
 //! Opening what is to be served: the origin, and the snapshot over it.
 
-use std::cell::Cell;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use usnap_engine::device::BlockDevice;
 use usnap_engine::origin::Origin;
 use usnap_engine::store::cow_file::{self, CreateOptions};
 use usnap_engine::{Durability, ErrorKind, Snapshot, SnapshotOptions};
+use usnap_format::OriginIdentity;
 use usnap_format::{ChunkSize, Layout};
-use usnap_nbd::export::Export;
+use usnap_nbd::export::{Export, Exports};
+use usnap_nbd::server::{Counters, Limits};
 
-use super::{Changes, CowPlan, Plan, memory};
+use super::host::Offer;
+use super::tending::Tending;
+use super::{Changes, CowPlan, Plan, Service, memory};
+use crate::control::{Answering, Control, STATUS};
 use crate::failure::{Failure, Result};
+use crate::report::Report;
 use crate::size;
 
-/// An opened device.
+/// An opened device, and its export.
 pub(crate) struct Served {
-    device: Arc<dyn BlockDevice>,
-    snapshot: Option<Arc<Snapshot>>,
-    cow: Option<PathBuf>,
-    block_bytes: Option<u64>,
+    exports: Arc<Exports>,
+    name: String,
+    store: Option<Store>,
     /// The COW file, where this run made it and does not serve it yet.
-    new_cow: Cell<Option<NewCow>>,
+    new_cow: Mutex<Option<NewCow>>,
+}
+
+/// What is behind the device, where changes can be kept.
+struct Store {
+    snapshot: Arc<Snapshot>,
+    cow: Option<PathBuf>,
+    max_bytes: Option<u64>,
+    tending: Mutex<Option<Tending>>,
 }
 
 impl Served {
@@ -33,13 +45,10 @@ impl Served {
             Origin::open_with_layers(&plan.origin, &plan.layers, plan.force_origin)?;
         notes.iter().for_each(|note| tracing::warn!("{note}"));
         match &plan.changes {
-            Changes::Refused => Ok(Self {
-                device: Arc::new(origin),
-                snapshot: None,
-                cow: None,
-                block_bytes: None,
-                new_cow: Cell::new(None),
-            }),
+            Changes::Refused => {
+                let export = Export::new(plan.name.clone(), Arc::new(origin));
+                Ok(Self::new(plan, export, None, None))
+            }
             Changes::Memory {
                 chunk_size,
                 limit_bytes,
@@ -54,72 +63,153 @@ impl Served {
                     "changes take up to {} of memory and are gone at exit",
                     size::human(limit_bytes)
                 );
-                Ok(Self::of_snapshot(snapshot, None, *chunk_size))
+                Ok(Self::of_snapshot(plan, Arc::new(snapshot), None, None))
             }
-            Changes::Cow(cow) => open_cow(cow, origin, plan.force_origin),
+            Changes::Cow(cow) => {
+                let (snapshot, new_cow) = open_cow(cow, origin, plan.force_origin)?;
+                Ok(Self::of_snapshot(
+                    plan,
+                    Arc::new(snapshot),
+                    Some(cow),
+                    new_cow,
+                ))
+            }
         }
     }
 
-    fn of_snapshot(snapshot: Snapshot, cow: Option<PathBuf>, chunk_size: ChunkSize) -> Self {
-        let snapshot = Arc::new(snapshot);
-        Self {
-            device: Arc::clone(&snapshot) as Arc<dyn BlockDevice>,
-            snapshot: Some(snapshot),
-            cow,
-            block_bytes: Some(chunk_size.bytes()),
-            new_cow: Cell::new(None),
-        }
+    fn of_snapshot(
+        plan: &Plan,
+        snapshot: Arc<Snapshot>,
+        cow: Option<&CowPlan>,
+        new_cow: Option<NewCow>,
+    ) -> Self {
+        let export = export(plan.name.clone(), &snapshot);
+        let store = Store {
+            snapshot,
+            cow: cow.map(|cow| cow.path.clone()),
+            max_bytes: cow.and_then(|cow| cow.max_bytes),
+            tending: Mutex::new(None),
+        };
+        Self::new(plan, export, Some(store), new_cow)
     }
 
-    /// Clients can connect: a COW file that this run made stays.
-    pub(super) fn keep_new_cow(&self) {
-        self.new_cow.set(None);
-    }
-
-    /// The export under which clients see it.
-    pub(super) fn export(&self, plan: &Plan) -> Export {
-        let mut export = Export::new(plan.name.clone(), Arc::clone(&self.device));
-        if let Some(bytes) = self.block_bytes {
-            export = export.with_preferred_block_bytes(u32::try_from(bytes).unwrap_or(1 << 31));
-        }
-        match &plan.description {
+    fn new(plan: &Plan, export: Export, store: Option<Store>, new_cow: Option<NewCow>) -> Self {
+        let export = match &plan.description {
             Some(text) => export.with_description(text.clone()),
             None => export,
+        };
+        Self {
+            exports: Arc::new(Exports::new(vec![export])),
+            name: plan.name.clone(),
+            store,
+            new_cow: Mutex::new(new_cow),
+        }
+    }
+}
+
+/// The export of a store under `name`.
+pub(super) fn export(name: String, snapshot: &Arc<Snapshot>) -> Export {
+    let chunk_bytes = snapshot.chunk_size().bytes();
+    Export::new(name, Arc::clone(snapshot) as Arc<dyn BlockDevice>)
+        .with_preferred_block_bytes(u32::try_from(chunk_bytes).unwrap_or(1 << 31))
+}
+
+impl Offer for Served {
+    fn exports(&self) -> Arc<Exports> {
+        Arc::clone(&self.exports)
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn begin(&self, service: &Service) -> Result<()> {
+        if let Some(store) = &self.store {
+            let tending = Tending::start(&store.snapshot, store.cow.as_deref(), service)?;
+            *lock(&store.tending) = Some(tending);
+        }
+        Ok(())
+    }
+
+    fn answer(self: Arc<Self>, counters: Arc<Counters>, _: Limits) -> Vec<Answering> {
+        let Some((store, cow)) = self.store.as_ref().and_then(|s| Some((s, s.cow.as_ref()?)))
+        else {
+            return Vec::new();
+        };
+        let outlook = lock(&store.tending).as_ref().and_then(Tending::outlook);
+        let (snapshot, max_bytes) = (Arc::clone(&store.snapshot), store.max_bytes);
+        let answering = Control::bind(cow).and_then(|control| {
+            control.answer(move |request| {
+                let report = || {
+                    Report::served(
+                        &snapshot.report(),
+                        counters.counts(),
+                        max_bytes,
+                        outlook.as_ref(),
+                    )
+                };
+                (request == STATUS).then(|| report().to_line())
+            })
+        });
+        answering
+            .inspect_err(|error| {
+                tracing::warn!("status can not ask this server: no control socket: {error}");
+            })
+            .into_iter()
+            .collect()
+    }
+
+    fn keep_new_files(&self) {
+        *lock(&self.new_cow) = None;
+    }
+
+    fn close(&self) -> Result<()> {
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        if let Some(tending) = &mut *lock(&store.tending) {
+            tending.end_commits();
+        }
+        Ok(store.snapshot.close()?)
+    }
+
+    fn end(&self) {
+        if let Some(tending) = self.take_tending() {
+            tending.end();
         }
     }
 
-    /// The snapshot, where there is one.
-    pub(crate) fn store(&self) -> Option<&Arc<Snapshot>> {
-        self.snapshot.as_ref()
+    fn abandon(&self) {
+        if let Some(tending) = self.take_tending() {
+            tending.abandon();
+        }
     }
+}
 
-    /// The COW file, where there is one.
-    pub(super) fn cow(&self) -> Option<&Path> {
-        self.cow.as_deref()
+impl Served {
+    fn take_tending(&self) -> Option<Tending> {
+        self.store
+            .as_ref()
+            .and_then(|store| lock(&store.tending).take())
     }
+}
+
+/// Nothing is done under these locks that could leave anything half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A run that could not begin leaves no COW file behind that it made itself.
 impl Drop for Served {
     fn drop(&mut self) {
-        let Some(new_cow) = self.new_cow.take() else {
-            return;
-        };
-        // We hold its lock, so what is empty now stays so.
-        let exceptions = self
-            .snapshot
-            .as_ref()
-            .map(|store| store.report().exceptions);
-        if exceptions.is_some_and(|count| count.committed == 0 && count.uncommitted == 0) {
-            // Nothing is in it: this takes the journal away.
-            let _best_effort = self.snapshot.as_ref().map(|store| store.close());
-            new_cow.remove();
+        if let (Some(new_cow), Some(store)) = (lock(&self.new_cow).take(), &self.store) {
+            new_cow.remove_if_empty(&store.snapshot);
         }
     }
 }
 
 /// A COW file that this run made.
-struct NewCow {
+pub(super) struct NewCow {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -136,8 +226,19 @@ impl NewCow {
         })
     }
 
+    /// Removes it, if `snapshot`, which holds its lock, has nothing in it: what is empty now stays
+    /// so.
+    fn remove_if_empty(&self, snapshot: &Snapshot) {
+        let count = snapshot.report().exceptions;
+        if count.committed == 0 && count.uncommitted == 0 {
+            // Nothing is in it: this takes the journal away.
+            let _best_effort = snapshot.close();
+            self.remove();
+        }
+    }
+
     /// Removes it, unless another file has its name by now.
-    fn remove(&self) {
+    pub(super) fn remove(&self) {
         let is_ours = std::fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
         if is_ours && std::fs::remove_file(&self.path).is_ok() {
@@ -146,21 +247,46 @@ impl NewCow {
     }
 }
 
-fn open_cow(cow: &CowPlan, origin: Origin, force_origin: bool) -> Result<Served> {
+fn open_cow(
+    cow: &CowPlan,
+    origin: Origin,
+    force_origin: bool,
+) -> Result<(Snapshot, Option<NewCow>)> {
+    let new_cow = create_if_absent(cow, origin.size_bytes(), || Ok(Some(origin.identity()?)))?;
+    let opened = Snapshot::open(&Arc::new(origin), &cow.path, &options(cow, force_origin));
+    let (snapshot, notes) = opened.inspect_err(|error| {
+        // Where somebody was faster, it is theirs.
+        if error.kind() != ErrorKind::InUse
+            && let Some(new_cow) = &new_cow
+        {
+            new_cow.remove();
+        }
+    })?;
+    notes.iter().for_each(|note| tracing::warn!("{note}"));
+    warn_of_chunk_size(cow, &snapshot);
+    Ok((snapshot, new_cow))
+}
+
+/// Makes the COW file for an origin of `origin_bytes`, if it is not there and is to be written.
+pub(super) fn create_if_absent(
+    cow: &CowPlan,
+    origin_bytes: u64,
+    identity: impl FnOnce() -> Result<Option<OriginIdentity>>,
+) -> Result<Option<NewCow>> {
     let mut new_cow = None;
     let is_absent = !cow.path.try_exists().unwrap_or(true);
     if is_absent && !cow.read_only {
         let chunk_size = cow.chunk_size.unwrap_or_default();
         let size_bytes = match (cow.size_bytes, cow.max_bytes) {
             (Some(bytes), _) => bytes,
-            (None, Some(max)) => first_size(origin.size_bytes(), chunk_size, max),
-            (None, None) => never_full(origin.size_bytes(), chunk_size)?,
+            (None, Some(max)) => first_size(origin_bytes, chunk_size, max),
+            (None, None) => never_full(origin_bytes, chunk_size)?,
         };
         let options = CreateOptions {
             size_bytes,
             chunk_size,
             label: cow.label.clone(),
-            origin: Some(origin.identity()?),
+            origin: identity()?,
             identity: true,
         };
         let created = cow_file::create(&cow.path, &options).map_err(Failure::of_typed)?;
@@ -178,7 +304,12 @@ fn open_cow(cow: &CowPlan, origin: Origin, force_origin: bool) -> Result<Served>
     if let Some(max_bytes) = cow.max_bytes {
         look_at_limit(&cow.path, max_bytes)?;
     }
-    let options = SnapshotOptions {
+    Ok(new_cow)
+}
+
+/// How a COW file is opened.
+pub(super) fn options(cow: &CowPlan, force_origin: bool) -> SnapshotOptions {
+    SnapshotOptions {
         durability: if cow.every_write {
             Durability::EveryWrite
         } else {
@@ -191,17 +322,11 @@ fn open_cow(cow: &CowPlan, origin: Origin, force_origin: bool) -> Result<Served>
         journal: cow.journal,
         chunk_size_if_unused: cow.chunk_size.unwrap_or_default(),
         max_cow_bytes: cow.max_bytes,
-    };
-    let opened = Snapshot::open(&Arc::new(origin), &cow.path, &options);
-    let (snapshot, notes) = opened.inspect_err(|error| {
-        // Where somebody was faster, it is theirs.
-        if error.kind() != ErrorKind::InUse
-            && let Some(new_cow) = &new_cow
-        {
-            new_cow.remove();
-        }
-    })?;
-    notes.iter().for_each(|note| tracing::warn!("{note}"));
+    }
+}
+
+/// Says where what was asked for a new COW file is not what there is.
+pub(super) fn warn_of_chunk_size(cow: &CowPlan, snapshot: &Snapshot) {
     let chunk_size = snapshot.chunk_size();
     if let Some(asked) = cow.chunk_size.filter(|asked| *asked != chunk_size) {
         tracing::warn!(
@@ -211,9 +336,6 @@ fn open_cow(cow: &CowPlan, origin: Origin, force_origin: bool) -> Result<Served>
             size::human(asked.bytes())
         );
     }
-    let served = Served::of_snapshot(snapshot, Some(cow.path.clone()), chunk_size);
-    served.new_cow.set(new_cow);
-    Ok(served)
 }
 
 /// A COW file that grows by itself begins with so much.

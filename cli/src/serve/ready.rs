@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use usnap_nbd::server::{Address, Listen, Server};
 
 use super::pid_file::PidFile;
-use super::{Place, Plan};
+use super::{Place, Service};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::private_dir;
@@ -40,22 +40,26 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    pub(super) fn new(plan: &Plan, server: &Server) -> Self {
-        let uri = server.uri(&plan.name);
+    /// Of the export called `name`.
+    pub(super) fn new(name: &str, server: &Server) -> Self {
         Self {
-            uri,
-            name: plan.name.clone(),
+            uri: server.uri(name),
+            name: name.to_owned(),
             addresses: server.addresses(),
         }
     }
 
     /// Writes the pid file, prints the URI (unless standard output is a command's) and tells the
     /// service manager. The pid file goes away with what is returned.
-    pub(super) fn tell(&self, plan: &Plan) -> Result<Option<PidFile>> {
-        let pid_file = plan.pid_file.as_deref().map(PidFile::write).transpose()?;
+    pub(super) fn tell(&self, service: &Service) -> Result<Option<PidFile>> {
+        let pid_file = service
+            .pid_file
+            .as_deref()
+            .map(PidFile::write)
+            .transpose()?;
         match &self.uri {
             // Whoever started us may have gone; clients can come all the same.
-            Some(uri) if plan.run.is_none() => match output::print(uri) {
+            Some(uri) if service.run.is_none() => match output::print(uri) {
                 Err(failure) if !failure.is_quiet() => return Err(failure),
                 _ => {}
             },

@@ -2,22 +2,19 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 
 use anyhow::Context;
 use rustix::fs::{FileType, fstat};
-use usnap_nbd::export::Exports;
 use usnap_nbd::server::{Limits, serve_single};
 
-use super::device::Served;
+use super::host::Offer;
 use super::signals::Signals;
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
 
 /// Serves the client until it goes or a signal comes.
 pub(super) async fn serve(
-    served: &Served,
-    exports: Arc<Exports>,
+    offer: &impl Offer,
     limits: Limits,
     signals: &mut Signals,
 ) -> Result<ExitCode> {
@@ -29,8 +26,8 @@ pub(super) async fn serve(
     let failed = "cannot use standard input and output";
     let input = io::stdin().as_fd().try_clone_to_owned().context(failed)?;
     let output = io::stdout().as_fd().try_clone_to_owned().context(failed)?;
-    served.keep_new_cow();
-    serve_single(input, output, exports, limits, signals.next()).await?;
+    offer.keep_new_files();
+    serve_single(input, output, offer.exports(), limits, signals.next()).await?;
     Ok(ExitCode::Success)
 }
 

@@ -38,11 +38,11 @@ pub(super) struct SpaceWatch {
 
 /// What the watch knows that a single look does not tell.
 #[derive(Clone, Default)]
-pub(super) struct Outlook(Arc<Mutex<Rate>>);
+pub(crate) struct Outlook(Arc<Mutex<Rate>>);
 
 impl Outlook {
     /// What is to be reported of `space`.
-    pub(super) fn report(&self, space: &Space) -> SpaceReport {
+    pub(crate) fn report(&self, space: &Space) -> SpaceReport {
         let rate = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let seconds_left = rate.seconds_left(space.left_bytes);
         SpaceReport::live(space, seconds_left)
