@@ -34,6 +34,9 @@ _usnap() {
             usnap,repair)
                 cmd="usnap__subcmd__repair"
                 ;;
+            usnap,restore)
+                cmd="usnap__subcmd__restore"
+                ;;
             usnap,serve)
                 cmd="usnap__subcmd__serve"
                 ;;
@@ -47,7 +50,7 @@ _usnap() {
 
     case "${cmd}" in
         usnap)
-            opts="-v -h -V --log-format --log-level --verbose --help --version serve create status check dump repair demo generate"
+            opts="-v -h -V --log-format --log-level --verbose --help --version serve create status check dump repair restore demo generate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -215,6 +218,32 @@ _usnap() {
                     ;;
                 --journal)
                     COMPREPLY=($(compgen -W "replay discard" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "off error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        usnap__subcmd__restore)
+            opts="-v -h -V --over --repack --journal --log-format --log-level --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --journal)
+                    COMPREPLY=($(compgen -W "discard" -- "${cur}"))
                     return 0
                     ;;
                 --log-format)

@@ -4,7 +4,7 @@ use clap::builder::{TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand};
 use usnap_format::ChunkSize;
 
-use crate::commands::{check, create, demo, dump, generate, repair, serve, status};
+use crate::commands::{check, create, demo, dump, generate, repair, restore, serve, status};
 use crate::logging::LogArgs;
 use crate::size;
 
@@ -38,6 +38,7 @@ pub(crate) enum Command {
     Check(check::Args),
     Dump(dump::Args),
     Repair(repair::Args),
+    Restore(restore::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     Generate(generate::Args),

@@ -8,13 +8,14 @@ use usnap_test_support::{Lab, Tool};
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
 
 /// Every command, with arguments that are right except that `FILE` stands for a file.
-const COMMANDS: [(&str, &[&str]); 7] = [
+const COMMANDS: [(&str, &[&str]); 8] = [
     ("serve", &["FILE", "--read-only", "--single"]),
     ("create", &["new.cow", "--origin", "FILE"]),
     ("status", &["FILE"]),
     ("check", &["FILE"]),
     ("dump", &["FILE"]),
     ("repair", &["FILE"]),
+    ("restore", &["FILE", "new.cow"]),
     ("demo", &[]),
 ];
 

@@ -21,7 +21,7 @@ fn demo(name: &str, words: &[&str], says: &str) -> Result<()> {
         says,
         "served by process",
         "changes.cow: clean",
-        "\nusnap-dump 1\n",
+        "\nusnap-dump 2\n",
     ] {
         ensure!(said.stdout.contains(part), "no {part}: {said}");
     }

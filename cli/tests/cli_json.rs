@@ -68,7 +68,7 @@ fn a_dump_as_json_has_the_header_and_every_exception() -> Result<()> {
         "{said}"
     );
     ensure!(
-        said["usnap_dump"] == 1 && said["valid"] == 1 && said["exceptions"] == 2,
+        said["usnap_dump"] == 2 && said["valid"] == 1 && said["exceptions"] == 2,
         "{said}"
     );
     ensure!(

@@ -16,6 +16,7 @@ pub mod merge;
 mod num;
 pub mod origin;
 pub mod repair;
+pub mod restore;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod snapshot;

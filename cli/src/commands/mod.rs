@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod dump;
 pub(crate) mod generate;
 pub(crate) mod repair;
+pub(crate) mod restore;
 pub(crate) mod serve;
 mod service;
 pub(crate) mod status;
@@ -23,6 +24,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Check(args) => check::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Restore(args) => restore::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Generate(args) => generate::run(&args),
     }

@@ -15,7 +15,7 @@ use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::{SECTOR_LEN, to_usize};
 use crate::store::persistent::open::why_refused;
-use crate::store::persistent::walk::{HeaderSector, MAX_CHUNK_BYTES, read_header};
+use crate::store::persistent::walk::{HeaderSector, MAX_CHUNK_BYTES, RESTORING, read_header};
 
 /// A header, read or concluded.
 pub(crate) struct FoundHeader {
@@ -93,6 +93,10 @@ pub(crate) fn find_header(
     let Some(sector) = read_damaged(device)? else {
         return Err(error);
     };
+    if sector.raw == RESTORING {
+        // What the areas say is half of one store and half of another.
+        return Err(error);
+    }
     let raw = DiskHeader::decode(&sector.raw);
     let candidate = match conclude(device, raw, told)? {
         Concluded::One(candidate) => candidate,

@@ -182,7 +182,10 @@ mod tests {
     #[test]
     fn the_documents_table_is_this_enum() {
         let document = include_str!("../../DESIGN.md");
-        let rows = document.lines().filter_map(|line| {
+        let repair = document
+            .split("\n## ")
+            .find(|section| section.starts_with("Repair\n"));
+        let rows = repair.unwrap_or_default().lines().filter_map(|line| {
             let (name, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
             let (_what, remedy) = rest.strip_suffix(" |")?.split_once(" | ")?;
             let is_kind = name.chars().all(|c| c.is_ascii_lowercase() || c == '_');

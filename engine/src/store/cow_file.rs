@@ -1,13 +1,11 @@
 //! COW files: making one that appears whole or not at all, and opening one for a single user.
 
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, IFlags, Mode, OFlags};
 use usnap_format::{ChunkSize, IdentityRecord, Label, Layout, MAGIC_BYTES, OriginIdentity};
 
+use super::new_file::NewFile;
 use super::persistent::create::{initialise, is_unused};
 use super::persistent::walk::{HeaderSector, MAX_CHUNK_BYTES, read_header};
 use crate::device::{BlockDevice, FileDevice, lock_cow};
@@ -62,45 +60,14 @@ pub fn create(path: &Path, options: &CreateOptions) -> Result<Created> {
     if std::fs::metadata(path).is_ok_and(|m| is_block(&m)) {
         return create_on_block_device(path, options, identity.as_ref());
     }
-    if path.symlink_metadata().is_ok() {
-        let error = Error::new(
-            ErrorKind::Exists,
-            format!("cannot create {name}: it exists"),
-        );
-        return Err(error.with_hint("nothing was changed; choose another name or remove the file"));
-    }
-    let fail = |e: std::io::Error| Error::io(format!("cannot create {name}"), e);
-    let directory = parent(path);
-    let (file, mut is_linked) = open_unlinked(&directory, path).map_err(fail)?;
-    if is_linked {
-        // It has its name already: whoever opens it now must not take it for an unused device.
-        lock_cow(&file, path, true)?;
-        if file.metadata().map_err(fail)?.len() != 0 {
-            let context = format!("cannot create {name}: somebody else is making it");
-            return Err(Error::new(ErrorKind::Exists, context));
-        }
-    }
-    let made = (|| {
-        file.set_len(options.size_bytes).map_err(fail)?;
-        let device = FileDevice::from_regular(file, name.to_string());
-        initialise(&device, options.chunk_size, identity.as_ref())?;
-        device.file().sync_all().map_err(fail)?;
-        if !is_linked {
-            link(device.file(), path).map_err(fail)?;
-            is_linked = true;
-        }
-        sync_directory(&directory).map_err(fail)
-    })();
-    if let Err(error) = made {
-        if is_linked {
-            let _best_effort = std::fs::remove_file(path);
-        }
-        return Err(error);
-    }
+    let file = NewFile::make(path, options.size_bytes)?;
+    initialise(file.device(), options.chunk_size, identity.as_ref())?;
+    file.finish()?;
     Ok(created(options.chunk_size, options.size_bytes))
 }
 
-fn created(chunk_size: ChunkSize, size_bytes: u64) -> Created {
+/// What a person should know about a store of this size.
+pub(crate) fn created(chunk_size: ChunkSize, size_bytes: u64) -> Created {
     let mut warnings = Vec::new();
     let layout = Layout::new(chunk_size);
     let device_chunks = chunk_size.whole_chunks(size_bytes);
@@ -145,7 +112,7 @@ fn create_on_block_device(
     Ok(created(options.chunk_size, device.size_bytes()))
 }
 
-fn refuse_if_used(device: &FileDevice) -> Result<()> {
+pub(crate) fn refuse_if_used(device: &FileDevice) -> Result<()> {
     if is_unused(device, device.is_block())? {
         return Ok(());
     }
@@ -154,64 +121,8 @@ fn refuse_if_used(device: &FileDevice) -> Result<()> {
         .with_hint("nothing was changed; if its content may go, zero its first MiB"))
 }
 
-fn is_block(metadata: &std::fs::Metadata) -> bool {
+pub(crate) fn is_block(metadata: &std::fs::Metadata) -> bool {
     std::os::unix::fs::FileTypeExt::is_block_device(&metadata.file_type())
-}
-
-fn parent(path: &Path) -> std::path::PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => ".".into(),
-    }
-}
-
-/// A new file without a name, or, where the filesystem can't do that, with the final name; and
-/// whether it has one.
-fn open_unlinked(directory: &Path, path: &Path) -> std::io::Result<(File, bool)> {
-    let mode = Mode::RUSR | Mode::WUSR;
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    match rustix::fs::open(directory, flags, mode) {
-        Ok(fd) => {
-            avoid_data_cow(&fd);
-            Ok((File::from(fd), false))
-        }
-        Err(
-            rustix::io::Errno::OPNOTSUPP
-            | rustix::io::Errno::ISDIR
-            | rustix::io::Errno::INVAL
-            | rustix::io::Errno::NOSYS,
-        ) => {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-            Ok((File::from(rustix::fs::open(path, flags, mode)?), true))
-        }
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// On btrfs a write to a block that was written before takes a new one, and may find no space:
-/// only a file without data checksums is written in place (DESIGN.md, "Full"). Elsewhere, or
-/// where it can't be had, nothing is lost.
-fn avoid_data_cow(fd: &impl AsFd) {
-    const BTRFS_MAGIC: u64 = 0x9123_683e;
-    let on_btrfs = rustix::fs::fstatfs(fd).is_ok_and(|fs| fs.f_type.cast_unsigned() == BTRFS_MAGIC);
-    if on_btrfs && let Ok(flags) = rustix::fs::ioctl_getflags(fd) {
-        let _best_effort = rustix::fs::ioctl_setflags(fd, flags | IFlags::NOCOW);
-    }
-}
-
-fn link(file: &File, path: &Path) -> std::io::Result<()> {
-    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(rustix::fs::linkat(
-        CWD,
-        unnamed,
-        CWD,
-        path,
-        AtFlags::SYMLINK_FOLLOW,
-    )?)
-}
-
-fn sync_directory(directory: &Path) -> std::io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 /// A COW device, opened and locked.

@@ -2,6 +2,7 @@
 //! their data is written (`commit`), and says how much it uses (`usage`).
 
 pub mod cow_file;
+pub(crate) mod new_file;
 pub(crate) mod persistent;
 pub(crate) mod transient;
 

@@ -14,6 +14,10 @@ use crate::num::{SECTOR_LEN, to_usize};
 /// size must not make us allocate as much.
 pub(crate) const MAX_CHUNK_BYTES: u64 = 16 << 20;
 
+/// What the first bytes say while a store is restored over another one: neither we nor a kernel take
+/// that for a store, and a kernel makes no new one there.
+pub(crate) const RESTORING: [u8; HEADER_LEN] = *b"usnap restoring\n";
+
 /// A store's header sector, taken apart.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeaderSector {
@@ -43,6 +47,11 @@ pub(crate) fn read_header(device: &dyn BlockDevice) -> Result<HeaderSector> {
     }
     device.read_at(&mut sector, 0)?;
     let raw: [u8; HEADER_LEN] = sector.first_chunk().copied().unwrap_or_default();
+    if raw == RESTORING {
+        let context = format!("cannot use COW device {name}: restoring it was interrupted");
+        return Err(Error::new(ErrorKind::Corrupt, context)
+            .with_hint("restore it again, from the same dump: `usnap restore --over DUMP COW`"));
+    }
     let header = DiskHeader::decode(&raw).validate().map_err(|e| {
         let error = Error::from(e);
         let kind = match e {
@@ -116,6 +125,14 @@ impl<'a> AreaWalk<'a> {
             next: Some(AreaIndex(0)),
             bytes: vec![0; to_usize(chunk_size.bytes())],
         }
+    }
+
+    /// The area that would come next, and where, if that is not on the device.
+    pub(crate) fn missing(&self) -> Option<(AreaIndex, NewChunk)> {
+        let index = self.next?;
+        let location = self.layout.area_location(index).unwrap_or_default();
+        let is_inside = location != NewChunk::default() && location.0 < self.device_chunks;
+        (!is_inside).then_some((index, location))
     }
 
     /// The next area, or `None` behind the last, which is the first that is not full.

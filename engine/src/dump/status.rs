@@ -1,82 +1,16 @@
-//! One walk over a store's metadata for everything that shows it: text, JSON, a status at rest.
+//! A store's status at rest, from a walk over its metadata.
 
 use std::path::Path;
 
-use usnap_format::{
-    AreaIndex, Exception, FormatError, Header, IdentityRecord, Layout, NewChunk, Status, Usage,
-};
+use usnap_format::{AreaIndex, Exception, Layout, NewChunk, Status, Usage};
 
+use super::{StoreHeader, Visitor, walk};
 use crate::device::{BlockDevice, FileDevice};
 use crate::error::{Error, Result};
 use crate::snapshot::{Counters, JournalReport, StatusReport, report_at_rest};
 use crate::space::{Space, SpaceLimit};
 use crate::store::ExceptionCounts;
 use crate::store::persistent::free_behind;
-use crate::store::persistent::walk::{AreaWalk, read_header};
-
-/// What a walk shows first.
-#[derive(Clone, Debug)]
-pub struct StoreHeader {
-    /// The header.
-    pub header: Header,
-    /// The identity record, if there is one that can be read.
-    pub identity: Option<IdentityRecord>,
-    /// What is wrong with the identity record, if it is damaged.
-    pub identity_damage: Option<FormatError>,
-    /// Size of the COW device in bytes.
-    pub cow_size_bytes: u64,
-}
-
-/// Sees a store's metadata in order: the header, then each area with its exceptions.
-pub trait Visitor {
-    /// The header; always first.
-    ///
-    /// # Errors
-    /// Any error ends the walk and is handed on.
-    fn header(&mut self, header: &StoreHeader) -> Result<()>;
-
-    /// An area begins, at this chunk of the COW device.
-    ///
-    /// # Errors
-    /// As `header`.
-    fn area(&mut self, area: AreaIndex, location: NewChunk) -> Result<()>;
-
-    /// An exception, in the order of the store.
-    ///
-    /// # Errors
-    /// As `header`.
-    fn exception(&mut self, area: AreaIndex, index: u64, exception: Exception) -> Result<()>;
-}
-
-/// Walks over the store at `cow`. Nothing is locked or changed; entries are shown as they are,
-/// believable or not, also those of a store that was invalidated.
-///
-/// # Errors
-/// `Foreign`, `Corrupt` (the header, or an area that is not there), `NotFound`, `Io`, and what the
-/// visitor says.
-pub fn walk(cow: &Path, visitor: &mut dyn Visitor) -> Result<()> {
-    let device = FileDevice::open_read_only(cow)
-        .map_err(|e| e.context(format!("cannot read {}", cow.display())))?;
-    walk_device(&device, visitor)
-}
-
-fn walk_device(device: &dyn BlockDevice, visitor: &mut dyn Visitor) -> Result<()> {
-    let sector = read_header(device)?;
-    visitor.header(&StoreHeader {
-        header: sector.header,
-        identity: sector.identity.ok().flatten(),
-        identity_damage: sector.identity.err(),
-        cow_size_bytes: device.size_bytes(),
-    })?;
-    let mut areas = AreaWalk::new(device, sector.header.chunk_size);
-    while let Some(area) = areas.next_area()? {
-        visitor.area(area.index, area.location)?;
-        for (index, exception) in (0..).zip(area.view.exceptions()) {
-            visitor.exception(area.index, index, exception)?;
-        }
-    }
-    Ok(())
-}
 
 /// Reports a store at rest, or what a store in use has committed so far.
 ///
@@ -101,11 +35,12 @@ pub fn status(cow: &Path) -> Result<StatusReport> {
     })
 }
 
+/// What a status says, gathered in a walk.
 #[derive(Default)]
-struct Summary {
-    header: Option<StoreHeader>,
-    exceptions: u64,
-    max_new_chunk: Option<NewChunk>,
+pub(crate) struct Summary {
+    pub(crate) header: Option<StoreHeader>,
+    pub(crate) exceptions: u64,
+    pub(crate) max_new_chunk: Option<NewChunk>,
 }
 
 impl Visitor for Summary {
@@ -126,7 +61,11 @@ impl Visitor for Summary {
 }
 
 impl Summary {
-    fn report(self, cow: &Path) -> Result<StatusReport> {
+    /// The status of the store at `cow`, which was walked over.
+    ///
+    /// # Errors
+    /// `Corrupt` where there was no header.
+    pub(crate) fn report(self, cow: &Path) -> Result<StatusReport> {
         let Some(StoreHeader {
             header,
             identity,
