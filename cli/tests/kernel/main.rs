@@ -7,6 +7,7 @@ mod capacity;
 mod devices;
 mod discard;
 mod mounts;
+mod origin;
 mod repaired;
 mod stores;
 
