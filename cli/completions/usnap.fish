@@ -42,6 +42,7 @@ complete -c usnap -n "__fish_usnap_needs_command" -f -a "check" -d 'Check a COW 
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "dump" -d 'Print the metadata of a COW file'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "repair" -d 'Repair the metadata of a COW file'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "restore" -d 'Restore the metadata of a COW file from a dump'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "merge" -d 'Merge a COW file back into its origin'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "demo" -d 'Show the main job on an image that it makes itself'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "generate" -d 'Write man pages and completions into the folders man and completions of a folder'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l layer -d 'Put this COW file between the origin and the changes, read-only; may be given several times' -r -F
@@ -173,6 +174,21 @@ complete -c usnap -n "__fish_usnap_using_subcommand restore" -l repack -d 'Fill 
 complete -c usnap -n "__fish_usnap_using_subcommand restore" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
 complete -c usnap -n "__fish_usnap_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c usnap -n "__fish_usnap_using_subcommand restore" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand merge" -l batch -d 'How much data is copied before the origin is flushed and the COW file\'s entries are cleared' -r
+complete -c usnap -n "__fish_usnap_using_subcommand merge" -l journal -d 'What to do with the journal of a server that was killed, where it is in doubt' -r -f -a "replay\t'Merge what it has, although something speaks against it'
+discard\t'Remove it: what it has is lost'"
+complete -c usnap -n "__fish_usnap_using_subcommand merge" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand merge" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand merge" -l force-origin -d 'Merge although the origin is not the one that the COW file was made for'
+complete -c usnap -n "__fish_usnap_using_subcommand merge" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand merge" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand merge" -s V -l version -d 'Print version'
 complete -c usnap -n "__fish_usnap_using_subcommand demo" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
 json\t'One JSON object a line'"
 complete -c usnap -n "__fish_usnap_using_subcommand demo" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''

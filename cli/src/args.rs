@@ -4,7 +4,7 @@ use clap::builder::{TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand};
 use usnap_format::ChunkSize;
 
-use crate::commands::{check, create, demo, dump, generate, repair, restore, serve, status};
+use crate::commands::{check, create, demo, dump, generate, merge, repair, restore, serve, status};
 use crate::logging::LogArgs;
 use crate::size;
 
@@ -25,7 +25,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 check found damage, or repair --dry-run something to repair. A failure is one line on standard \
+Exit codes: 0 done, 1 failed, 2 usage, 3 check found damage, or repair --dry-run something to repair; 128 and its number where a signal ended long work. A failure is one line on standard \
 error, `usnap: cannot ...: cause`, and a line `hint: ...` where something can be done about it.
 
 Sizes are bytes, or a number with K, M, G or T, powers of 1024.";
@@ -39,6 +39,7 @@ pub(crate) enum Command {
     Dump(dump::Args),
     Repair(repair::Args),
     Restore(restore::Args),
+    Merge(merge::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     Generate(generate::Args),

@@ -11,6 +11,8 @@ pub(crate) enum ExitCode {
     Usage,
     /// `check` did its work and found damage.
     Damage,
+    /// A signal ended it: 128 and the signal's number, as shells have it.
+    Interrupted(u8),
     /// The exit status of a command that we ran for the user, passed on.
     Child(u8),
 }
@@ -23,6 +25,7 @@ impl ExitCode {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Damage => 3,
+            Self::Interrupted(signal) => signal.saturating_add(128),
             Self::Child(code) => code,
         }
     }
@@ -45,6 +48,8 @@ mod tests {
             (ExitCode::Failed, 1),
             (ExitCode::Usage, 2),
             (ExitCode::Damage, 3),
+            (ExitCode::Interrupted(2), 130),
+            (ExitCode::Interrupted(15), 143),
             (ExitCode::Child(0), 0),
             (ExitCode::Child(42), 42),
         ];

@@ -66,6 +66,12 @@ impl Failure {
         self
     }
 
+    /// The same failure with another exit code.
+    pub(crate) fn with_code(mut self, code: ExitCode) -> Self {
+        self.code = code;
+        self
+    }
+
     /// Says what was tried, unless the failure says that of itself already.
     pub(crate) fn context(mut self, tried: impl FnOnce() -> String) -> Self {
         let says = |error: &anyhow::Error| error.to_string().starts_with("cannot ");

@@ -9,6 +9,7 @@ mod control;
 mod exit_code;
 mod failure;
 mod file_size_limit;
+mod interrupt;
 mod journal_status;
 mod logging;
 mod output;

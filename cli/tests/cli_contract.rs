@@ -8,7 +8,7 @@ use usnap_test_support::{Lab, Tool};
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
 
 /// Every command, with arguments that are right except that `FILE` stands for a file.
-const COMMANDS: [(&str, &[&str]); 8] = [
+const COMMANDS: [(&str, &[&str]); 9] = [
     ("serve", &["FILE", "--read-only", "--single"]),
     ("create", &["new.cow", "--origin", "FILE"]),
     ("status", &["FILE"]),
@@ -16,6 +16,7 @@ const COMMANDS: [(&str, &[&str]); 8] = [
     ("dump", &["FILE"]),
     ("repair", &["FILE"]),
     ("restore", &["FILE", "new.cow"]),
+    ("merge", &["FILE", "ORIGIN"]),
     ("demo", &[]),
 ];
 

@@ -5,6 +5,7 @@ pub(crate) mod create;
 pub(crate) mod demo;
 pub(crate) mod dump;
 pub(crate) mod generate;
+pub(crate) mod merge;
 pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod serve;
@@ -25,6 +26,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Dump(args) => dump::run(&args),
         Command::Repair(args) => repair::run(&args),
         Command::Restore(args) => restore::run(&args),
+        Command::Merge(args) => merge::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Generate(args) => generate::run(&args),
     }

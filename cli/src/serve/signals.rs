@@ -5,6 +5,7 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::{Failure, Result};
+use crate::interrupt::is_ignored;
 
 /// SIGTERM and SIGINT; also SIGHUP, unless whoever started us had it ignored (nohup).
 pub(super) struct Signals {
@@ -16,7 +17,7 @@ impl Signals {
     /// Takes the signals over: from now on they end nothing by themselves.
     pub(super) fn take() -> io::Result<Self> {
         let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
-        if !is_ignored(SignalKind::hangup()) {
+        if !is_ignored(SignalKind::hangup().as_raw_value()) {
             kinds.push(SignalKind::hangup());
         }
         let signals = kinds.into_iter().map(signal).collect::<io::Result<_>>()?;
@@ -60,26 +61,5 @@ impl Signals {
             }
         })
         .await;
-    }
-}
-
-fn is_ignored(kind: SignalKind) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
-    // Signal 1 is bit 0.
-    mask >> (kind.as_raw_value() - 1) & 1 == 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{SignalKind, is_ignored};
-
-    #[test]
-    fn what_the_rust_runtime_ignores_is_seen_as_ignored() {
-        assert!(is_ignored(SignalKind::pipe()));
-        assert!(!is_ignored(SignalKind::terminate()));
     }
 }

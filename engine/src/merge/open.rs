@@ -64,6 +64,8 @@ impl Merge {
         options: &MergeOptions,
     ) -> Result<(Self, Vec<String>)> {
         check_batch(options.batch_bytes)?;
+        // A look at the store first: what is no store is no reason to lock an origin.
+        read_header(&FileDevice::open_read_only(cow)?)?;
         let origin = WritableOrigin::open(origin_path)?;
         refuse_same_file(&origin, cow)?;
         let opened = cow_file::open(cow, false, ChunkSize::default())?;
