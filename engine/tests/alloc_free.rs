@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use usnap_engine::device::{BlockDevice, ZeroFlags};
-use usnap_engine::origin::Origin;
+use usnap_engine::origin::{Origin, WritableOrigin};
+use usnap_engine::snapshot_origin::{SnapshotOrigin, WhenFull};
 use usnap_engine::store::cow_file::{CreateOptions, create};
 use usnap_engine::{Snapshot, SnapshotOptions};
 use usnap_format::ChunkSize;
@@ -118,6 +119,29 @@ fn a_persistent_snapshot_serves_what_is_there_without_allocating() {
 fn a_transient_snapshot_serves_what_is_there_without_allocating() {
     let folder = tempfile::tempdir().unwrap();
     serves_without_allocating(&transient(&folder));
+}
+
+#[test]
+fn an_origin_that_is_written_to_serves_what_is_saved_without_allocating() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(persistent(&folder));
+    let below = WritableOrigin::open(&folder.path().join("origin")).unwrap();
+    let origin = SnapshotOrigin::open(below, WhenFull::Drop);
+    let options = SnapshotOptions::default();
+    let added = origin.add("one", &folder.path().join("cow"), &options);
+    let (snapshot, _) = added.unwrap();
+    origin.write_at(&[1; 400_000], 0).unwrap();
+    let mut data = vec![0; 60_000];
+    let count = allocations(|| {
+        for offset in (0..340_000).step_by(777) {
+            origin.write_at(&data[..512], offset).unwrap();
+            snapshot.read_at(&mut data, offset).unwrap();
+            snapshot.extent_at(offset, 100_000).unwrap();
+        }
+        // Not saved, so from the origin, with a second look.
+        snapshot.read_at(&mut data, 1_000_000).unwrap();
+    });
+    assert_eq!(count, 0);
 }
 
 #[test]

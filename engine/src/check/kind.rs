@@ -145,7 +145,10 @@ impl FindingKind {
             Self::OldChunkTwice => {
                 "as new_chunk_twice; a second that repeats the first goes unasked"
             }
-            Self::OriginChanging => "go on with what was interrupted: merge it to the end",
+            Self::OriginChanging => {
+                "go on with what was interrupted: merge it to the end, or serve the origin with all \
+                 its snapshots"
+            }
             Self::OriginDiffers | Self::OutsideOrigin => "find the right origin",
             Self::PoisonedSize => "make it longer by one chunk before a kernel uses it",
         }

@@ -204,8 +204,15 @@ fn check_header(found: &FoundHeader, report: &mut CheckReport) {
     if let Some(damage) = &found.damage {
         report.add_about_header(FindingKind::HeaderDamaged, describe(found, damage));
     }
-    if !found.sector.header.is_valid() {
-        let message = "the store was invalidated (valid = 0); a kernel refuses to serve it";
+    let is_valid = found.sector.header.is_valid();
+    let is_changing = matches!(found.sector.identity, Ok(Some(record)) if record.origin_changing);
+    if !is_valid {
+        let message = if is_changing {
+            "the store was invalidated (valid = 0): the server of its origin dropped it, and the \
+             origin went on without it"
+        } else {
+            "the store was invalidated (valid = 0); a kernel refuses to serve it"
+        };
         report.add_about_header(FindingKind::Invalidated, message.to_owned());
     }
     match found.sector.identity {
@@ -213,7 +220,7 @@ fn check_header(found: &FoundHeader, report: &mut CheckReport) {
             let message = format!("the identity record: {error}");
             report.add_about_header(FindingKind::Identity, message);
         }
-        Ok(Some(record)) if record.origin_changing => {
+        Ok(_) if is_changing && is_valid => {
             let message = "the origin is written to as well (a merge, or its own server), and that \
                            did not end: what it holds is not compared, only its size";
             report.add_about_header(FindingKind::OriginChanging, message.to_owned());

@@ -189,12 +189,16 @@ pub(crate) fn open(
             None
         }
     };
-    if sector.is_some_and(|sector| !sector.header.is_valid()) {
+    if let Some(sector) = sector.filter(|sector| !sector.header.is_valid()) {
         let context = format!("{}: it was invalidated (valid = 0)", cannot());
-        return Err(Error::new(ErrorKind::InvalidStore, context).with_hint(
+        let is_dropped = matches!(sector.identity, Ok(Some(record)) if record.origin_changing);
+        return Err(Error::new(ErrorKind::InvalidStore, context).with_hint(if is_dropped {
+            "the server of its origin dropped it, full or failed, and the origin went on without \
+             it: what it did not save is lost; `usnap check` says more"
+        } else {
             "a kernel does this when its COW device runs full or fails; the data may be whole: \
-             `usnap repair --revalidate --dry-run` shows what can be done",
-        ));
+             `usnap repair --revalidate --dry-run` shows what can be done"
+        }));
     }
     let chunk_size = sector.map_or(chunk_size_if_unused, |sector| sector.header.chunk_size);
     let Created { warnings, .. } = created(chunk_size, file.size_bytes());

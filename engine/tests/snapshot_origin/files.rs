@@ -193,6 +193,11 @@ fn one_that_is_dropped_is_no_snapshot_any_more_and_the_others_are() {
     drop((small, large, origin));
     let error = files.open_alone("small").err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InvalidStore);
+    assert!(
+        error
+            .hint()
+            .is_some_and(|hint| hint.contains("went on without"))
+    );
     let report = check(&files.path("small"), None).unwrap();
     assert!(
         report

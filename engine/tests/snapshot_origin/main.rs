@@ -4,10 +4,12 @@
 //! - `threads`: many threads on files, while snapshots come and go;
 //! - `files`: what the identity record says, and what is taken with what;
 //! - `faults`: each call to each device fails once;
+//! - `costs`: what a write to the origin costs;
 //! - `model`: histories by chance against plain vectors, with snapshots that come, go and run full.
 // Tells clippy that the helpers here are tests too.
 #![cfg(test)]
 
+mod costs;
 mod crash;
 mod faults;
 mod files;
