@@ -43,8 +43,23 @@ _usnap() {
             usnap,serve)
                 cmd="usnap__subcmd__serve"
                 ;;
+            usnap,serve-origin)
+                cmd="usnap__subcmd__serve__subcmd__origin"
+                ;;
+            usnap,snapshot)
+                cmd="usnap__subcmd__snapshot"
+                ;;
             usnap,status)
                 cmd="usnap__subcmd__status"
+                ;;
+            usnap__subcmd__snapshot,add)
+                cmd="usnap__subcmd__snapshot__subcmd__add"
+                ;;
+            usnap__subcmd__snapshot,drop)
+                cmd="usnap__subcmd__snapshot__subcmd__drop"
+                ;;
+            usnap__subcmd__snapshot,list)
+                cmd="usnap__subcmd__snapshot__subcmd__list"
                 ;;
             *)
                 ;;
@@ -53,7 +68,7 @@ _usnap() {
 
     case "${cmd}" in
         usnap)
-            opts="-v -h -V --log-format --log-level --verbose --help --version serve create status check dump repair restore merge demo generate"
+            opts="-v -h -V --log-format --log-level --verbose --help --version serve serve-origin snapshot create status check dump repair restore merge demo generate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -295,7 +310,7 @@ _usnap() {
             return 0
             ;;
         usnap__subcmd__serve)
-            opts="-r -U -s -v -h -V --layer --cow --transient --read-only --cow-size --max-cow --chunk-size --label --ram-limit --force-origin --adopt --discard --on-space --durability --journal --commit-interval --name --description --socket --listen --single --max-connections --handshake-timeout --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
+            opts="-r -U -s -v -h -V --layer --cow --transient --read-only --cow-size --max-cow --chunk-size --label --ram-limit --force-origin --adopt --on-space --durability --discard --journal --commit-interval --name --description --socket --listen --single --max-connections --handshake-timeout --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -329,16 +344,16 @@ _usnap() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --discard)
-                    COMPREPLY=($(compgen -W "zeroes ignore punch" -- "${cur}"))
-                    return 0
-                    ;;
                 --on-space)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --durability)
                     COMPREPLY=($(compgen -W "flush every-write" -- "${cur}"))
+                    return 0
+                    ;;
+                --discard)
+                    COMPREPLY=($(compgen -W "zeroes ignore punch" -- "${cur}"))
                     return 0
                     ;;
                 --journal)
@@ -385,6 +400,180 @@ _usnap() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "off error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        usnap__subcmd__serve__subcmd__origin)
+            opts="-U -s -v -h -V --snapshot --when-full --force-origin --adopt --on-space --durability --discard --journal --commit-interval --name --description --socket --listen --single --max-connections --handshake-timeout --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --snapshot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --when-full)
+                    COMPREPLY=($(compgen -W "drop refuse" -- "${cur}"))
+                    return 0
+                    ;;
+                --on-space)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --durability)
+                    COMPREPLY=($(compgen -W "flush every-write" -- "${cur}"))
+                    return 0
+                    ;;
+                --discard)
+                    COMPREPLY=($(compgen -W "zeroes ignore punch" -- "${cur}"))
+                    return 0
+                    ;;
+                --journal)
+                    COMPREPLY=($(compgen -W "auto replay discard off" -- "${cur}"))
+                    return 0
+                    ;;
+                --commit-interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --description)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -U)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-connections)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --handshake-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --run)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pid-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "off error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        usnap__subcmd__snapshot)
+            opts="-v -h -V --log-format --log-level --verbose --help --version add drop list"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "off error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        usnap__subcmd__snapshot__subcmd__add)
+            opts="-v -h -V --log-format --log-level --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "off error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        usnap__subcmd__snapshot__subcmd__drop)
+            opts="-v -h -V --log-format --log-level --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "off error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        usnap__subcmd__snapshot__subcmd__list)
+            opts="-v -h -V --json --log-format --log-level --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --log-format)
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0

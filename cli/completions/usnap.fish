@@ -36,6 +36,8 @@ complete -c usnap -n "__fish_usnap_needs_command" -s v -l verbose -d 'Log more: 
 complete -c usnap -n "__fish_usnap_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c usnap -n "__fish_usnap_needs_command" -s V -l version -d 'Print version'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "serve" -d 'Serve an image over NBD, writable, keeping the changes aside'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "serve-origin" -d 'Serve an image over NBD to be written to, together with snapshots of it'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "snapshot" -d 'Add, drop and list the snapshots of an origin that is served'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "create" -d 'Create an empty COW file'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "status" -d 'Show how full a COW file is'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "check" -d 'Check a COW file for damage, changing nothing'
@@ -52,12 +54,12 @@ complete -c usnap -n "__fish_usnap_using_subcommand serve" -l max-cow -d 'Let th
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l chunk-size -d 'Unit of copying of a COW that is created, a power of two [default: 4K]' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l label -d 'Text of at most 64 bytes for a COW file that is created; status shows it' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l ram-limit -d 'Memory that changes may take with --transient [default: half of what there is]' -r
-complete -c usnap -n "__fish_usnap_using_subcommand serve" -l discard -d 'What a client\'s TRIM does to chunks that it covers whole and that were written' -r -f -a "zeroes\t'Zeros, their space kept: the kernel\'s discard_zeroes_cow'
-ignore\t'Nothing'
-punch\t'Zeros, their space given back to the COW\'s filesystem'"
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l on-space -d 'Run a shell command when so much of the room for changes is used; may be given several times' -r
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l durability -d 'What makes a change durable: the client\'s flush, or every write as the kernel does' -r -f -a "flush\t'A flush, FUA, the commit interval'
 every-write\t'Every write waits until it is durable'"
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l discard -d 'What a client\'s TRIM does to chunks that it covers whole and that were written' -r -f -a "zeroes\t'Zeros, their space kept: the kernel\'s discard_zeroes_cow'
+ignore\t'Nothing'
+punch\t'Zeros, their space given back to the COW\'s filesystem'"
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l journal -d 'What to do with the journal of a server that was killed, and whether to keep one' -r -f -a "auto\t'Add what it has if nothing speaks against it, else refuse; keep one'
 replay\t'Add what it has although something speaks against it; keep one'
 discard\t'Serve without what it has, which is lost; keep one'
@@ -88,6 +90,91 @@ complete -c usnap -n "__fish_usnap_using_subcommand serve" -l exit-with-parent -
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l snapshot -d 'Serve a snapshot under NAME, kept in this COW file; may be given several times' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l when-full -d 'What happens when a snapshot\'s COW has no room for what the origin\'s write replaces' -r -f -a "drop\t'That snapshot is given up, says so, and answers errors; the origin goes on'
+refuse\t'The origin\'s write fails with "no space left"; all snapshots stay'"
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l on-space -d 'Run a shell command when so much of the room for changes is used; may be given several times' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l durability -d 'What makes a change durable: the client\'s flush, or every write as the kernel does' -r -f -a "flush\t'A flush, FUA, the commit interval'
+every-write\t'Every write waits until it is durable'"
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l discard -d 'What a client\'s TRIM does to chunks that it covers whole and that were written' -r -f -a "zeroes\t'Zeros, their space kept: the kernel\'s discard_zeroes_cow'
+ignore\t'Nothing'
+punch\t'Zeros, their space given back to the COW\'s filesystem'"
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l journal -d 'What to do with the journal of a server that was killed, and whether to keep one' -r -f -a "auto\t'Add what it has if nothing speaks against it, else refuse; keep one'
+replay\t'Add what it has although something speaks against it; keep one'
+discard\t'Serve without what it has, which is lost; keep one'
+off\t'As auto, but keep none: what is not flushed does not survive kill -9'"
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l commit-interval -d 'Commit changes that wait for longer than so many seconds, at least 0.01; 0 for never' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l name -d 'Name of the origin\'s export; clients that ask for none get it too' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l description -d 'Description of the origin\'s export, shown to clients that list exports' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -s U -l socket -d 'Listen on a unix socket; - for a private one with a random name, the default' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l listen -d 'Listen on TCP; without an address on 127.0.0.1, without a port on 10809' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l max-connections -d 'Close connections beyond this number' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l handshake-timeout -d 'Close connections that take longer to negotiate, in seconds' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l run -d 'Run a shell command once ready, then exit with its status' -r
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l pid-file -d 'Write the process id to this file, once ready; nothing but a pid file is replaced' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l force-origin -d 'Serve although the origin is not the one that a COW was made for'
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l adopt -d 'Remember this origin in COWs that remember none, or with --force-origin'
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -s s -l single -d 'Serve one client on standard input and output, then exit'
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -l exit-with-parent -d 'End, as by SIGTERM, when the parent process ends'
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand serve-origin" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and not __fish_seen_subcommand_from add drop list" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and not __fish_seen_subcommand_from add drop list" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and not __fish_seen_subcommand_from add drop list" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and not __fish_seen_subcommand_from add drop list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and not __fish_seen_subcommand_from add drop list" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and not __fish_seen_subcommand_from add drop list" -f -a "add" -d 'Add a snapshot: the origin as it is at this moment'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and not __fish_seen_subcommand_from add drop list" -f -a "drop" -d 'Drop a snapshot: from now on nothing is kept for it'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and not __fish_seen_subcommand_from add drop list" -f -a "list" -d 'List the snapshots, with their URIs and how full they are'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from add" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from add" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from add" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from add" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from drop" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from drop" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from drop" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from drop" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from drop" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from list" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from list" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from list" -l json -d 'Print JSON'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from list" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand snapshot; and __fish_seen_subcommand_from list" -s V -l version -d 'Print version'
 complete -c usnap -n "__fish_usnap_using_subcommand create" -l size -d 'Size of the COW file in bytes; it is sparse [default: what can never be full, with --origin]' -r
 complete -c usnap -n "__fish_usnap_using_subcommand create" -l chunk-size -d 'Unit of copying, a power of two of at least 512 bytes [default: 4K]' -r
 complete -c usnap -n "__fish_usnap_using_subcommand create" -l origin -d 'Image that the COW file is for' -r -F

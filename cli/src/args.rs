@@ -4,7 +4,10 @@ use clap::builder::{TypedValueParser, ValueParser};
 use clap::{Parser, Subcommand};
 use usnap_format::ChunkSize;
 
-use crate::commands::{check, create, demo, dump, generate, merge, repair, restore, serve, status};
+use crate::commands::{
+    check, create, demo, dump, generate, merge, repair, restore, serve, serve_origin, snapshot,
+    status,
+};
 use crate::logging::LogArgs;
 use crate::size;
 
@@ -33,6 +36,8 @@ Sizes are bytes, or a number with K, M, G or T, powers of 1024.";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Serve(Box<serve::Args>),
+    ServeOrigin(Box<serve_origin::Args>),
+    Snapshot(snapshot::Args),
     Create(create::Args),
     Status(status::Args),
     Check(check::Args),

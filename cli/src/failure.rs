@@ -42,6 +42,19 @@ impl Failure {
         }
     }
 
+    /// What is told on the error line behind the program's name.
+    pub(crate) fn message(&self) -> String {
+        self.error
+            .as_ref()
+            .map(|error| one_line(&format!("{error:#}")))
+            .unwrap_or_default()
+    }
+
+    /// The advice.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// Whether there is nothing to be said.
     pub(crate) fn is_quiet(&self) -> bool {
         self.error.is_none()
@@ -100,10 +113,10 @@ impl Failure {
 /// `usnap: cannot ...: cause: cause`, then `hint: ...` on a line of its own.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(error) = &self.error else {
+        if self.is_quiet() {
             return Ok(());
-        };
-        write!(f, "usnap: {}", one_line(&format!("{error:#}")))?;
+        }
+        write!(f, "usnap: {}", self.message())?;
         match &self.hint {
             Some(hint) => write!(f, "\nhint: {}", one_line(hint)),
             None => Ok(()),

@@ -22,6 +22,9 @@ pub(crate) struct Report {
     pub(crate) state: String,
     /// The server that answered; null where the file was read.
     pub(crate) server: Option<ServerReport>,
+    /// What it is of an origin that is served with its snapshots; null otherwise.
+    #[serde(default)]
+    pub(crate) snapshot: Option<SnapshotPart>,
     /// Who has the file locked, where no server answers; null otherwise.
     #[serde(default)]
     pub(crate) in_use_by: Option<String>,
@@ -55,6 +58,17 @@ pub(crate) struct Report {
     /// What becomes of uncommitted changes when the server is killed.
     #[serde(default)]
     pub(crate) journal: JournalStatus,
+}
+
+/// A snapshot's part in an origin that is served with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotPart {
+    pub(crate) name: String,
+    pub(crate) origin: String,
+    /// `active` or `dropped`.
+    pub(crate) state: String,
+    /// Why it was dropped.
+    pub(crate) why: Option<String>,
 }
 
 /// What only a running server knows.
@@ -155,6 +169,7 @@ impl Report {
                 other => other.to_string().to_lowercase(),
             },
             server: None,
+            snapshot: None,
             in_use_by: None,
             chunk_size_bytes: report.chunk_size.bytes(),
             cow_size_bytes: report.cow_size_bytes,
@@ -210,6 +225,12 @@ impl Report {
         report
     }
 
+    /// Whether the server of its origin gave it up.
+    fn is_dropped(&self) -> bool {
+        let part = self.snapshot.as_ref();
+        part.is_some_and(|part| part.state != "active")
+    }
+
     /// One line of JSON.
     pub(crate) fn to_line(&self) -> String {
         // Only maps with odd keys and failing writers can't be written; there are none here.
@@ -241,6 +262,16 @@ impl fmt::Display for Report {
                 one_line(who)
             )?,
             (None, None) => writeln!(f, "no server answers: as committed in the file")?,
+        }
+        if let Some(part) = &self.snapshot {
+            let line = format!(
+                "snapshot {:?} of {}, served with it: {}",
+                part.name, part.origin, part.state
+            );
+            writeln!(f, "{}", one_line(&line))?;
+            if let Some(why) = &part.why {
+                writeln!(f, "{}", one_line(why))?;
+            }
         }
         let mut line = count(self.exceptions_committed, "exception");
         if self.exceptions_uncommitted > 0 {
@@ -288,6 +319,13 @@ impl fmt::Display for Report {
         if let (Some(space), true) = (&self.space, self.state != INVALID) {
             writeln!(f, "{space}")?;
         }
+        if self.is_dropped() {
+            // Its header says so, and its journal is gone: there is no more to be said of it.
+            return writeln!(
+                f,
+                "dropped: what the origin's writes replace is not kept for it"
+            );
+        }
         if self.state == INVALID {
             writeln!(f, "invalid: a kernel gave it up when it was full or failed")?;
         } else if self.full {
@@ -328,6 +366,7 @@ mod tests {
             status: "40/2048 16".into(),
             state: "active".into(),
             server: None,
+            snapshot: None,
             in_use_by: None,
             chunk_size_bytes: 4096,
             cow_size_bytes: 1 << 20,

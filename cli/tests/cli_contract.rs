@@ -8,8 +8,10 @@ use usnap_test_support::{Lab, Tool};
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
 
 /// Every command, with arguments that are right except that `FILE` stands for a file.
-const COMMANDS: [(&str, &[&str]); 9] = [
+const COMMANDS: [(&str, &[&str]); 11] = [
     ("serve", &["FILE", "--read-only", "--single"]),
+    ("serve-origin", &["FILE", "--single"]),
+    ("snapshot", &["list", "FILE"]),
     ("create", &["new.cow", "--origin", "FILE"]),
     ("status", &["FILE"]),
     ("check", &["FILE"]),
@@ -155,7 +157,8 @@ fn an_empty_and_a_tiny_file_are_no_store() -> Result<()> {
     let scratch = LAB.scratch("tiny")?;
     for content in ["", "x", "SnAp", "SnAp\u{1}\0\0\0\u{1}\0\0\0"] {
         std::fs::write(scratch.join("tiny"), content)?;
-        for (name, tool) in on_file("tiny").filter(|(name, _)| !matches!(*name, "serve" | "create"))
+        for (name, tool) in on_file("tiny")
+            .filter(|(name, _)| !matches!(*name, "serve" | "serve-origin" | "create"))
         {
             let output = tool.current_dir(scratch.path()).run()?;
             ensure!(

@@ -35,10 +35,18 @@ fn man_pages(folder: &Path) -> anyhow::Result<()> {
         .filter(|command| !command.is_hide_set())
         .cloned();
     for command in commands.collect::<Vec<_>>() {
-        let name = format!("usnap-{}", command.get_name());
-        page(folder, command.display_name(name.clone()), &name)?;
+        pages(folder, command, "usnap")?;
     }
     page(folder, Cli::command(), "usnap")
+}
+
+/// The page of a command, and those of the commands below it.
+fn pages(folder: &Path, command: clap::Command, above: &str) -> anyhow::Result<()> {
+    let name = format!("{above}-{}", command.get_name());
+    for below in command.get_subcommands() {
+        pages(folder, below.clone(), &name)?;
+    }
+    page(folder, command.display_name(name.clone()), &name)
 }
 
 fn page(folder: &Path, command: clap::Command, name: &str) -> anyhow::Result<()> {

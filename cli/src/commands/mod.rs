@@ -9,7 +9,9 @@ pub(crate) mod merge;
 pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod serve;
+pub(crate) mod serve_origin;
 mod service;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 
 use crate::args::Command;
@@ -20,6 +22,8 @@ use crate::failure::Result;
 pub(crate) fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(*args),
+        Command::ServeOrigin(args) => serve_origin::run(*args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::Create(args) => create::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Check(args) => check::run(&args),

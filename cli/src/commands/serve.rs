@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, ValueEnum};
+use clap::ArgGroup;
 use usnap_format::ChunkSize;
 
-use super::service::{Journal, KeepingArgs, ServiceArgs};
+use super::service::{Discard, Journal, KeepingArgs, ServiceArgs, refuse_long_texts};
 use crate::args::{chunk_size_parser, size_parser};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
@@ -81,13 +81,6 @@ pub(crate) struct Args {
         help_heading = "Changes"
     )]
     adopt: bool,
-    /// What a client's TRIM does to chunks that it covers whole and that were written
-    ///
-    /// Parts of chunks, and chunks that are not in the COW, it leaves as they are. A TRIM never
-    /// makes the origin's content come back and never gives a chunk's number free.
-    #[arg(long, value_enum, value_name = "HOW", default_value_t = Discard::Punch,
-          conflicts_with = "read_only", help_heading = "Changes")]
-    discard: Discard,
     #[command(flatten)]
     keeping: KeepingArgs,
 
@@ -104,26 +97,6 @@ pub(crate) struct Args {
     description: Option<String>,
     #[command(flatten)]
     service: ServiceArgs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Discard {
-    /// Zeros, their space kept: the kernel's discard_zeroes_cow
-    Zeroes,
-    /// Nothing
-    Ignore,
-    /// Zeros, their space given back to the COW's filesystem
-    Punch,
-}
-
-impl From<Discard> for usnap_engine::Discard {
-    fn from(discard: Discard) -> Self {
-        match discard {
-            Discard::Zeroes => Self::Zeroes,
-            Discard::Ignore => Self::Ignore,
-            Discard::Punch => Self::Punch,
-        }
-    }
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
@@ -155,10 +128,17 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
     if args.ram_limit.is_some() && !args.transient {
         return Err(Failure::usage("cannot use --ram-limit without --transient"));
     }
-    if args.read_only && !args.keeping.on_space.is_empty() {
-        return Err(Failure::usage(
-            "cannot use --on-space with --read-only: nothing is written",
-        ));
+    let for_writers = [
+        ("--on-space", !args.keeping.on_space.is_empty()),
+        ("--discard", args.keeping.discard != Discard::default()),
+    ];
+    if let Some((option, _)) = for_writers
+        .iter()
+        .find(|(_, typed)| *typed && args.read_only)
+    {
+        return Err(Failure::usage(format!(
+            "cannot use {option} with --read-only: nothing is written"
+        )));
     }
     if let (Some(size), Some(max)) = (args.cow_size, args.max_cow)
         && size > max
@@ -167,15 +147,7 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
             "cannot use a --cow-size larger than --max-cow",
         ));
     }
-    let description = args.description.as_deref().unwrap_or_default();
-    for (option, text) in [("--name", &*args.name), ("--description", description)] {
-        if text.len() > MAX_STRING_BYTES {
-            return Err(Failure::usage(format!(
-                "cannot use {option}: it has {} bytes, and NBD allows {MAX_STRING_BYTES}",
-                text.len()
-            )));
-        }
-    }
+    refuse_long_texts(&args.name, args.description.as_deref())?;
     let service = args.service.plan(&args.keeping, activated)?;
     let changes = match (args.cow, args.transient) {
         (Some(path), _) => Changes::Cow(CowPlan {
@@ -187,13 +159,13 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
             read_only: args.read_only,
             adopt: args.adopt,
             every_write: args.keeping.is_every_write(),
-            discard: args.discard.into(),
+            discard: args.keeping.discard.into(),
             journal: args.keeping.journal.into(),
         }),
         (None, true) => Changes::Memory {
             chunk_size: args.chunk_size.unwrap_or_default(),
             limit_bytes: args.ram_limit,
-            discard: args.discard.into(),
+            discard: args.keeping.discard.into(),
         },
         (None, false) if args.chunk_size.is_some() => {
             return Err(Failure::usage(
@@ -212,9 +184,6 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
         service,
     })
 }
-
-/// The longest name or description that a client can be told (proto.md, "Conventions").
-const MAX_STRING_BYTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {

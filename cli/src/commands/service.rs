@@ -31,6 +31,13 @@ pub(crate) struct KeepingArgs {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Durability::Flush,
           help_heading = "Changes")]
     durability: Durability,
+    /// What a client's TRIM does to chunks that it covers whole and that were written
+    ///
+    /// Parts of chunks, and chunks that are not in the COW, it leaves as they are. A TRIM never
+    /// makes the origin's content come back and never gives a chunk's number free.
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Discard::Punch,
+          help_heading = "Changes")]
+    pub(super) discard: Discard,
     /// What to do with the journal of a server that was killed, and whether to keep one
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Journal::Auto,
           help_heading = "Changes")]
@@ -88,6 +95,27 @@ enum Durability {
     Flush,
     /// Every write waits until it is durable
     EveryWrite,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Discard {
+    /// Zeros, their space kept: the kernel's discard_zeroes_cow
+    Zeroes,
+    /// Nothing
+    Ignore,
+    /// Zeros, their space given back to the COW's filesystem
+    #[default]
+    Punch,
+}
+
+impl From<Discard> for usnap_engine::Discard {
+    fn from(discard: Discard) -> Self {
+        match discard {
+            Discard::Zeroes => Self::Zeroes,
+            Discard::Ignore => Self::Ignore,
+            Discard::Punch => Self::Punch,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -189,4 +217,21 @@ fn positive_seconds(text: &str) -> std::result::Result<Duration, String> {
             Ok(s)
         }
     })
+}
+
+/// The longest name or description that a client can be told (proto.md, "Conventions").
+const MAX_STRING_BYTES: usize = 4096;
+
+/// Refuses a name and a description that no client can be told.
+pub(super) fn refuse_long_texts(name: &str, description: Option<&str>) -> Result<()> {
+    let description = description.unwrap_or_default();
+    for (option, text) in [("--name", name), ("--description", description)] {
+        if text.len() > MAX_STRING_BYTES {
+            return Err(Failure::usage(format!(
+                "cannot use {option}: it has {} bytes, and NBD allows {MAX_STRING_BYTES}",
+                text.len()
+            )));
+        }
+    }
+    Ok(())
 }

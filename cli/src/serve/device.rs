@@ -11,9 +11,8 @@ use usnap_engine::{Durability, ErrorKind, Snapshot, SnapshotOptions};
 use usnap_format::OriginIdentity;
 use usnap_format::{ChunkSize, Layout};
 use usnap_nbd::export::{Export, Exports};
-use usnap_nbd::server::{Counters, Limits};
 
-use super::host::Offer;
+use super::host::{Listening, Offer};
 use super::tending::Tending;
 use super::{Changes, CowPlan, Plan, Service, memory};
 use crate::control::{Answering, Control, STATUS};
@@ -109,9 +108,18 @@ impl Served {
 
 /// The export of a store under `name`.
 pub(super) fn export(name: String, snapshot: &Arc<Snapshot>) -> Export {
-    let chunk_bytes = snapshot.chunk_size().bytes();
-    Export::new(name, Arc::clone(snapshot) as Arc<dyn BlockDevice>)
-        .with_preferred_block_bytes(u32::try_from(chunk_bytes).unwrap_or(1 << 31))
+    let device = Arc::clone(snapshot) as Arc<dyn BlockDevice>;
+    export_of(name, device, snapshot.chunk_size())
+}
+
+/// The export of a device that is served best in chunks.
+pub(super) fn export_of(
+    name: String,
+    device: Arc<dyn BlockDevice>,
+    chunk_size: ChunkSize,
+) -> Export {
+    let chunk_bytes = u32::try_from(chunk_size.bytes()).unwrap_or(1 << 31);
+    Export::new(name, device).with_preferred_block_bytes(chunk_bytes)
 }
 
 impl Offer for Served {
@@ -131,12 +139,13 @@ impl Offer for Served {
         Ok(())
     }
 
-    fn answer(self: Arc<Self>, counters: Arc<Counters>, _: Limits) -> Vec<Answering> {
+    fn answer(self: Arc<Self>, listening: Listening) -> Vec<Answering> {
         let Some((store, cow)) = self.store.as_ref().and_then(|s| Some((s, s.cow.as_ref()?)))
         else {
             return Vec::new();
         };
         let outlook = lock(&store.tending).as_ref().and_then(Tending::outlook);
+        let counters = listening.counters;
         let (snapshot, max_bytes) = (Arc::clone(&store.snapshot), store.max_bytes);
         let answering = Control::bind(cow).and_then(|control| {
             control.answer(move |request| {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::oneshot;
 use usnap_nbd::export::Exports;
-use usnap_nbd::server::{Counters, Limits, Server};
+use usnap_nbd::server::{Address, Counters, Limits, Server};
 
 use super::child::RunCommand;
 use super::ready::{self, Ready};
@@ -35,7 +35,7 @@ pub(super) trait Offer: Send + Sync + 'static {
 
     /// Begins to answer other processes of the user, where there is something to answer. Called on
     /// the runtime. What is returned ends it when dropped.
-    fn answer(self: Arc<Self>, counters: Arc<Counters>, limits: Limits) -> Vec<Answering>;
+    fn answer(self: Arc<Self>, listening: Listening) -> Vec<Answering>;
 
     /// Clients can connect: files that this run made stay.
     fn keep_new_files(&self);
@@ -51,6 +51,20 @@ pub(super) trait Offer: Send + Sync + 'static {
 
     /// Ends what goes on in the background without waiting for anything.
     fn abandon(&self);
+}
+
+/// A server that listens.
+pub(super) struct Listening {
+    pub(super) counters: Arc<Counters>,
+    pub(super) limits: Limits,
+    address: Option<Address>,
+}
+
+impl Listening {
+    /// Under which clients reach the export of that name.
+    pub(super) fn uri(&self, export: &str) -> Option<String> {
+        self.address.as_ref().map(|address| address.uri(export))
+    }
 }
 
 /// Serves what `open` opens until told to end.
@@ -127,7 +141,11 @@ async fn listen<T: Offer>(
     if let Some(warning) = server.warning() {
         tracing::warn!("{warning}");
     }
-    let answering = Arc::clone(offer).answer(server.counters(), limits);
+    let answering = Arc::clone(offer).answer(Listening {
+        counters: server.counters(),
+        limits,
+        address: server.addresses().into_iter().next(),
+    });
     let ready = Ready::new(offer.name(), &server);
     let (stop, stopped) = oneshot::channel::<()>();
     let mut serving = tokio::spawn(server.run(async {

@@ -8,6 +8,7 @@ mod commit_timer;
 mod device;
 mod host;
 mod memory;
+pub(crate) mod origin;
 mod parent;
 mod pid_file;
 mod ready;

@@ -4,6 +4,7 @@ use std::fs::Metadata;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use rustix::net::{
 };
 
 use super::error::{Result, ServerError};
+use crate::proto::uri::NbdUri;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,18 @@ pub enum Address {
     Unix(PathBuf),
     /// A TCP address.
     Tcp(SocketAddr),
+}
+
+impl Address {
+    /// The URI under which clients reach the export of that name (empty: the default one).
+    #[must_use]
+    pub fn uri(&self, export: &str) -> String {
+        match self {
+            Self::Unix(path) => NbdUri::unix(path.as_os_str().as_bytes(), export),
+            Self::Tcp(address) => NbdUri::tcp(address.ip().to_string(), address.port(), export),
+        }
+        .to_string()
+    }
 }
 
 /// One listening socket.

@@ -29,7 +29,6 @@ mod stdio;
 mod transmission;
 mod workers;
 
-use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
@@ -46,7 +45,6 @@ use self::accept::Acceptor;
 use self::listen::{Listener, listen_on};
 use self::shared::Shared;
 use crate::export::Exports;
-use crate::proto::uri::NbdUri;
 
 /// A server that listens; clients may connect from `bind` on, and are served by `run`.
 #[derive(Debug)]
@@ -81,11 +79,8 @@ impl Server {
     /// `None` if it listens only where no URI leads to.
     #[must_use]
     pub fn uri(&self, export: &str) -> Option<String> {
-        let uri = match self.addresses().into_iter().next()? {
-            Address::Unix(path) => NbdUri::unix(path.into_os_string().into_vec(), export),
-            Address::Tcp(address) => NbdUri::tcp(address.ip().to_string(), address.port(), export),
-        };
-        Some(uri.to_string())
+        let address = self.addresses().into_iter().next()?;
+        Some(address.uri(export))
     }
 
     /// What its user should know: that other hosts can connect.
