@@ -130,6 +130,35 @@ fn unknown(why: String) -> Match {
     Match::Unknown { why, way_out }
 }
 
+/// As `match_origin`, for an origin that is written to: where its modification time is another one,
+/// it was written to without this store, which has to know of every write.
+pub(super) fn match_shared_origin(
+    origin: &dyn Identify,
+    record: Option<&IdentityRecord>,
+) -> Result<Match> {
+    let matched = match_origin(origin, record)?;
+    let is_compared = record.is_some_and(|record| {
+        let scheme = record.origin.map(|wanted| wanted.sample_scheme);
+        scheme == Some(identity::SAMPLE_SCHEME) && !record.origin_changing
+    });
+    Ok(match matched {
+        Match::Unknown { .. } if is_compared => Match::Different(
+            "the modification time of the origin is not the one on record: it was written to and \
+             the COW device does not have what was there"
+                .to_owned(),
+        ),
+        matched => matched,
+    })
+}
+
+/// Whether a store was made for an origin of this size, and never served.
+pub(super) fn is_fresh(record: Option<&IdentityRecord>, size_bytes: u64) -> bool {
+    record.is_some_and(|record| {
+        let recorded = record.origin.map(|origin| origin.size_bytes);
+        record.session == [0; 16] && recorded == Some(size_bytes)
+    })
+}
+
 /// The end of an origin that grew: it ended inside a chunk that is mapped, whose rest is zeros on
 /// the COW device and has to become the origin's. That can be done once, together with noting the
 /// new size down, since from then on the rest may be written to.

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use usnap_format::{ChunkSize, IdentityRecord};
 
 use super::before::Before;
-use super::belongs::{GrownTail, Match, cannot_pair, match_origin, no_origin, refuse_same_file};
+use super::belongs::{
+    GrownTail, Match, cannot_pair, is_fresh, match_origin, match_shared_origin, no_origin,
+    refuse_same_file,
+};
 use super::changes::{Begun, Changes};
 use super::devices::Parts;
 use super::shared_origin::SharedOrigin;
@@ -97,15 +100,19 @@ impl Snapshot {
                 "the identity record of {name} is ignored: {damage}"
             ));
         }
-        let mut matched = match_origin(&**origin, record.as_ref())?;
+        let mut matched = if is_shared {
+            match_shared_origin(&**origin, record.as_ref())?
+        } else {
+            match_origin(&**origin, record.as_ref())?
+        };
+        // One that is to begin now, if nothing is kept in it.
+        let is_fresh = is_shared && is_fresh(record.as_ref(), origin.size_bytes());
         if let Match::Different(why) = &matched {
-            if !options.force_origin {
-                let context = format!("{}: {why}", cannot_pair(&**origin, cow));
-                return Err(Error::new(ErrorKind::OriginMismatch, context).with_hint(
-                    "use the origin it was made for; or, if you are certain, --force-origin",
-                ));
+            if options.force_origin {
+                notes.push(format!("{why}; served all the same (--force-origin)"));
+            } else if !is_fresh {
+                return Err(different(why, &**origin, cow));
             }
-            notes.push(format!("{why}; served all the same (--force-origin)"));
         }
         // An origin that is written to has to be the one on record, in the end at the latest.
         let adopts = options.adopt || is_shared && matches!(matched, Match::Different(_));
@@ -135,6 +142,16 @@ impl Snapshot {
             None => Vec::new(),
         };
         loaded.add(&missing, &table);
+        if let Match::Different(why) = &matched
+            && !options.force_origin
+        {
+            if loaded.committed + loaded.uncommitted > 0 {
+                return Err(different(why, &**origin, cow));
+            }
+            notes.push(format!(
+                "{why}; nothing is kept in it yet, so its moment is now"
+            ));
+        }
         if matches!(matched, Match::New) && loaded.committed + loaded.uncommitted > 0 {
             // Somebody wrote to it over an origin that nobody noted down.
             matched = no_origin();
@@ -236,6 +253,13 @@ impl Snapshot {
         };
         Ok((snapshot, notes))
     }
+}
+
+#[cold]
+fn different(why: &str, origin: &dyn Identify, cow: &Path) -> Error {
+    let context = format!("{}: {why}", cannot_pair(origin, cow));
+    Error::new(ErrorKind::OriginMismatch, context)
+        .with_hint("use the origin it was made for; or, if you are certain, --force-origin")
 }
 
 /// Refuses a journal that no store can make believable. Where nobody can say that no flush failed

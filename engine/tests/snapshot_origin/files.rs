@@ -285,3 +285,59 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     drop(origin);
     files.open_alone("a").unwrap();
 }
+
+#[test]
+fn an_origin_that_was_written_to_without_a_snapshot_is_noticed_by_its_time() {
+    let files = Files::new();
+    // Larger than what is sampled.
+    std::fs::write(files.path("origin"), vec![1; 4 << 20]).unwrap();
+    files.create("a", 4096, 1100);
+    let origin = files.serve(WhenFull::Drop);
+    add(&origin, &files, "a");
+    origin.write_at(&[2; 10], 0).unwrap();
+    origin.remove("a").unwrap();
+    // Longer than the clock's step; at a place that no sample covers.
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    origin.write_at(&[3; 10], 70_000).unwrap();
+    let options = SnapshotOptions::default();
+    let error = origin.add("a", &files.path("a"), &options).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::OriginMismatch);
+    assert!(error.to_string().contains("modification time"), "{error}");
+}
+
+#[test]
+fn one_that_was_made_earlier_and_never_served_begins_when_it_is_added() {
+    let files = Files::new();
+    let identity = Origin::open(&files.path("origin")).unwrap().identity();
+    let options = CreateOptions {
+        size_bytes: 300 * 4096,
+        chunk_size: ChunkSize::from_bytes(4096).unwrap(),
+        label: String::new(),
+        origin: Some(identity.unwrap()),
+        identity: true,
+    };
+    for name in ["a", "b"] {
+        create(&files.path(name), &options).unwrap();
+    }
+    // Served once, it has a moment.
+    drop(files.open_alone("b").unwrap().0.close());
+    let origin = files.serve(WhenFull::Drop);
+    origin.write_at(&[2; 10], 0).unwrap();
+    let options = SnapshotOptions::default();
+    let (snapshot, notes) = origin.add("a", &files.path("a"), &options).unwrap();
+    assert!(
+        notes.iter().any(|note| note.contains("its moment is now")),
+        "{notes:?}"
+    );
+    origin.write_at(&[4; 10], 0).unwrap();
+    assert_eq!(first_bytes(&*snapshot), [2; 4]);
+    let error = origin.add("b", &files.path("b"), &options).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::OriginMismatch);
+    origin.close().unwrap();
+    drop((snapshot, origin));
+    let (alone, notes) = files.open_alone("a").unwrap();
+    assert!(
+        notes.is_empty() && first_bytes(&alone) == [2; 4],
+        "{notes:?}"
+    );
+}
