@@ -11,6 +11,7 @@
 
 mod clear;
 mod copy;
+mod online;
 mod open;
 mod walk;
 
@@ -25,7 +26,8 @@ use crate::origin::Identify;
 use crate::store::persistent::create::write_identity;
 use crate::store::persistent::walk::HeaderSector;
 
-pub use open::{Merge, MergeOptions, merge_device};
+pub use online::{MergeProgress, MergeState, OnlineMerge, OnlineOptions};
+pub use open::{Merge, MergeOptions, merge_device, serve_device};
 
 /// The size of a batch in bytes of data, where nothing else is asked for.
 pub const DEFAULT_BATCH_BYTES: u64 = 64 << 20;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use usnap_format::{ChunkSize, OriginIdentity};
 
+use super::online::{OnlineMerge, OnlineOptions, Parts};
 use super::{DEFAULT_BATCH_BYTES, MergeEnd, Watch, Work, check_batch};
 use crate::device::{Attempt, BlockDevice, Extent, FileDevice, ZeroFlags};
 use crate::error::{Error, ErrorKind, Result};
@@ -158,6 +159,28 @@ impl Merge {
         self.sector.header.chunk_size
     }
 
+    /// Serves it while it is merged: the device that clients see. The merge begins with `run` of
+    /// it.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`, `Corrupt`.
+    pub fn serve(self, options: &OnlineOptions) -> Result<OnlineMerge> {
+        check_batch(options.batch_bytes)?;
+        let (loaded, table) = load_for(&*self.cow, &self.sector, &self.origin)?;
+        let origin = Arc::new(self.origin);
+        let identified = Arc::clone(&origin);
+        let cow = Arc::clone(&self.cow);
+        let parts = Parts {
+            cow: self.cow,
+            origin,
+            identify: Box::new(move || identified.identity()),
+            sector: self.sector,
+            loaded,
+            table,
+        };
+        OnlineMerge::begin(parts, options).inspect_err(|_| cow.drop_page_cache())
+    }
+
     /// Does it. Where it ends early, for whatever reason, another merge goes on.
     ///
     /// # Errors
@@ -201,6 +224,37 @@ pub fn merge_device(
     let (mut loaded, _) = load_for(cow, &sector, origin)?;
     refuse_beyond_origin(loaded.beyond_origin, origin, Path::new(cow.name()))?;
     settle_and_run(cow, origin, sector, &mut loaded, options.batch_bytes, watch)
+}
+
+/// Serves the store on any device while it is merged into any other, as `merge_device` merges it.
+///
+/// # Errors
+/// As `merge_device`.
+pub fn serve_device(
+    cow: Arc<dyn BlockDevice>,
+    origin: Arc<dyn BlockDevice>,
+    options: &OnlineOptions,
+) -> Result<OnlineMerge> {
+    check_batch(options.batch_bytes)?;
+    let timeless = Timeless(&*origin);
+    let sector = read_header(&*cow)?;
+    if !sector.header.is_valid() {
+        let context = format!("cannot use COW device {}: it was invalidated", cow.name());
+        return Err(Error::new(ErrorKind::InvalidStore, context));
+    }
+    cow.drop_page_cache();
+    let (loaded, table) = load_for(&*cow, &sector, &timeless)?;
+    refuse_beyond_origin(loaded.beyond_origin, &timeless, Path::new(cow.name()))?;
+    let identified = Arc::clone(&origin);
+    let parts = Parts {
+        cow,
+        origin,
+        identify: Box::new(move || Timeless(&*identified).identify()),
+        sector,
+        loaded,
+        table,
+    };
+    OnlineMerge::begin(parts, options)
 }
 
 fn load_for(

@@ -2,7 +2,8 @@
 //!
 //! Three levels, each made when first needed: a root over the whole snapshot, nodes of 512 leaves,
 //! leaves of 64 slots. A slot is one atomic word. Its life: unmapped -> pending (one writer's
-//! claim) -> mapped, or back to unmapped when the writer gives up. A mapped slot never changes.
+//! claim) -> mapped, or back to unmapped when the writer gives up. A mapped slot never changes, but
+//! where a merge that is served takes it out.
 //!
 //! Claims are the snapshot's only per-chunk lock: whoever turns a slot from unmapped to pending is
 //! the only one to allocate for it. Others who want to write there wait; readers see the origin.
@@ -178,6 +179,15 @@ impl ExceptionTable {
         let word = exception.new_chunk.0.saturating_add(MAPPED);
         slot.compare_exchange(UNMAPPED, word, Ordering::Release, Ordering::Relaxed)
             .is_ok()
+    }
+
+    /// Takes out an exception that was merged: the origin has its chunk from here on. Not for a table
+    /// in which chunks are claimed.
+    pub(crate) fn unload(&self, old_chunk: OldChunk) {
+        if let Some(slot) = self.slot_or_new(old_chunk) {
+            // Release: who finds it unmapped finds what was copied before on the origin.
+            slot.store(UNMAPPED, Ordering::Release);
+        }
     }
 
     /// Waits until `old_chunk` is not pending any more.
