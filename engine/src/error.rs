@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Foreign,
     /// Somebody else uses the device.
     InUse,
+    /// It was told to stop before it was done.
+    Interrupted,
     /// The store was invalidated (`valid` = 0), by a kernel that ran full.
     InvalidStore,
     /// The device answered a read, write or flush with an error.

@@ -7,14 +7,19 @@
 // One file lifts this, for the journal's mapped memory: `journal/mapped.rs`.
 #![deny(unsafe_code)]
 
+pub mod chain;
 pub mod check;
 pub mod device;
+pub mod diff;
 pub mod dump;
 mod error;
+pub mod export;
 mod journal;
 pub mod merge;
 mod num;
 pub mod origin;
+pub mod patch;
+mod pieces;
 pub mod repair;
 pub mod restore;
 #[cfg(feature = "sim")]

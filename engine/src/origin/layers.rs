@@ -80,6 +80,17 @@ impl Origin {
         }
         Ok((origin, notes))
     }
+
+    /// The snapshots that the layers are, the topmost first, and the origin below all of them.
+    pub(crate) fn layers(&self) -> (Vec<&Snapshot>, &Self) {
+        let mut snapshots = Vec::new();
+        let mut origin = self;
+        while let Content::Layer(layer) = &origin.content {
+            snapshots.push(&layer.snapshot);
+            origin = &layer.below;
+        }
+        (snapshots, origin)
+    }
 }
 
 /// A layer can't be told what to do with its journal: that takes a command of its own.

@@ -88,7 +88,7 @@ impl Origin {
 }
 
 /// Whether `path` names the file or block device that `ours` is of.
-fn is_known(ours: &Metadata, path: &Path) -> bool {
+pub(crate) fn is_known(ours: &Metadata, path: &Path) -> bool {
     let Ok(theirs) = std::fs::metadata(path) else {
         return false;
     };
