@@ -25,14 +25,23 @@ _usnap() {
             usnap,demo)
                 cmd="usnap__subcmd__demo"
                 ;;
+            usnap,diff)
+                cmd="usnap__subcmd__diff"
+                ;;
             usnap,dump)
                 cmd="usnap__subcmd__dump"
+                ;;
+            usnap,export)
+                cmd="usnap__subcmd__export"
                 ;;
             usnap,generate)
                 cmd="usnap__subcmd__generate"
                 ;;
             usnap,merge)
                 cmd="usnap__subcmd__merge"
+                ;;
+            usnap,patch)
+                cmd="usnap__subcmd__patch"
                 ;;
             usnap,repair)
                 cmd="usnap__subcmd__repair"
@@ -68,7 +77,7 @@ _usnap() {
 
     case "${cmd}" in
         usnap)
-            opts="-v -h -V --log-format --log-level --verbose --help --version serve serve-origin snapshot create status check dump repair restore merge demo generate"
+            opts="-v -h -V --log-format --log-level --verbose --help --version serve serve-origin snapshot create status check dump repair restore merge export diff patch demo generate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -175,6 +184,36 @@ _usnap() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        usnap__subcmd__diff)
+            opts="-f -v -h -V --layer --force-origin --top --exact --with-data --force --json --log-format --log-level --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --layer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --with-data)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "off error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         usnap__subcmd__dump)
             opts="-v -h -V --json --log-format --log-level --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -182,6 +221,32 @@ _usnap() {
                 return 0
             fi
             case "${prev}" in
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "off error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        usnap__subcmd__export)
+            opts="-f -v -h -V --layer --force-origin --force --log-format --log-level --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --layer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log-format)
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
@@ -234,6 +299,28 @@ _usnap() {
                     COMPREPLY=($(compgen -W "replay discard" -- "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "off error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        usnap__subcmd__patch)
+            opts="-n -f -v -h -V --dry-run --force --log-format --log-level --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --log-format)
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0

@@ -45,6 +45,9 @@ complete -c usnap -n "__fish_usnap_needs_command" -f -a "dump" -d 'Print the met
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "repair" -d 'Repair the metadata of a COW file'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "restore" -d 'Restore the metadata of a COW file from a dump'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "merge" -d 'Merge a COW file back into its origin'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "export" -d 'Write what an image and its COW files show to one raw image'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "diff" -d 'List the byte ranges that COW files change, or write them as a diff'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "patch" -d 'Apply a diff to a copy of the image that it was made for'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "demo" -d 'Show the main job on an image that it makes itself'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "generate" -d 'Write man pages and completions into the folders man and completions of a folder'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l layer -d 'Put this COW file between the origin and the changes, read-only; may be given several times' -r -F
@@ -276,6 +279,51 @@ complete -c usnap -n "__fish_usnap_using_subcommand merge" -l force-origin -d 'M
 complete -c usnap -n "__fish_usnap_using_subcommand merge" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
 complete -c usnap -n "__fish_usnap_using_subcommand merge" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c usnap -n "__fish_usnap_using_subcommand merge" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand export" -l layer -d 'A COW file between ORIGIN and COW; may be given several times, the lowest first' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand export" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand export" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand export" -l force-origin -d 'Go on although the origin (or a layer) is not the one that a COW file was made for'
+complete -c usnap -n "__fish_usnap_using_subcommand export" -s f -l force -d 'Replace OUT if it is there, or write to the block device that it is'
+complete -c usnap -n "__fish_usnap_using_subcommand export" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand export" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand diff" -l layer -d 'A COW file between ORIGIN and COW; may be given several times, the lowest first' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand diff" -l with-data -d 'Write a diff with the data to this file; - for standard output' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand diff" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand diff" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand diff" -l force-origin -d 'Go on although the origin (or a layer) is not the one that a COW file was made for'
+complete -c usnap -n "__fish_usnap_using_subcommand diff" -l top -d 'Only what COW changes, relative to what it lies on (the layers)'
+complete -c usnap -n "__fish_usnap_using_subcommand diff" -l exact -d 'Leave out sectors whose content is the same; reads both sides'
+complete -c usnap -n "__fish_usnap_using_subcommand diff" -s f -l force -d 'Replace OUT if it is there'
+complete -c usnap -n "__fish_usnap_using_subcommand diff" -l json -d 'Print JSON'
+complete -c usnap -n "__fish_usnap_using_subcommand diff" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand diff" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand patch" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand patch" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand patch" -s n -l dry-run -d 'Check the diff and the device, and write nothing'
+complete -c usnap -n "__fish_usnap_using_subcommand patch" -s f -l force -d 'Patch a device that is not the one that the diff was made for; it may be larger'
+complete -c usnap -n "__fish_usnap_using_subcommand patch" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand patch" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand patch" -s V -l version -d 'Print version'
 complete -c usnap -n "__fish_usnap_using_subcommand demo" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
 json\t'One JSON object a line'"
 complete -c usnap -n "__fish_usnap_using_subcommand demo" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''

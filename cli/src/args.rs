@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use usnap_format::ChunkSize;
 
 use crate::commands::{
-    check, create, demo, dump, generate, merge, repair, restore, serve, serve_origin, snapshot,
-    status,
+    check, create, demo, diff, dump, export, generate, merge, patch, repair, restore, serve,
+    serve_origin, snapshot, status,
 };
 use crate::logging::LogArgs;
 use crate::size;
@@ -45,6 +45,9 @@ pub(crate) enum Command {
     Repair(repair::Args),
     Restore(restore::Args),
     Merge(merge::Args),
+    Export(export::Args),
+    Diff(diff::Args),
+    Patch(patch::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     Generate(generate::Args),

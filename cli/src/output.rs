@@ -48,3 +48,56 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
 pub(crate) fn say(text: impl std::fmt::Display) {
     let _nobody_hears_it = writeln!(io::stderr(), "{text}");
 }
+
+/// Standard output for what is large and binary, and what came of writing to it.
+pub(crate) struct Stream {
+    out: BufWriter<StdoutLock<'static>>,
+    error: Option<io::Error>,
+}
+
+impl Stream {
+    pub(crate) fn new() -> Self {
+        Self {
+            out: BufWriter::with_capacity(1 << 16, io::stdout().lock()),
+            error: None,
+        }
+    }
+
+    /// Ends it with what came of the work.
+    pub(crate) fn ended(mut self, result: usnap_engine::Result<()>) -> Result<()> {
+        let result = result.map_err(Failure::from);
+        let flushed = match result {
+            Ok(()) => self.out.flush(),
+            Err(_) => Ok(()),
+        };
+        match self.error.take().or(flushed.err()) {
+            Some(error) => {
+                // A result that is half there is no result: unlike a list, it is not enough.
+                let error = anyhow::Error::new(error);
+                Err(error.context("cannot write to standard output").into())
+            }
+            None => result,
+        }
+    }
+
+    /// Keeps the failure itself aside: it says more than what is made of it.
+    fn keep<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| {
+            let kind = error.kind();
+            self.error = Some(error);
+            kind.into()
+        })
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes);
+        self.keep(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.out.flush();
+        self.keep(flushed)
+    }
+}

@@ -8,7 +8,7 @@ use usnap_test_support::{Lab, Tool};
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
 
 /// Every command, with arguments that are right except that `FILE` stands for a file.
-const COMMANDS: [(&str, &[&str]); 11] = [
+const COMMANDS: [(&str, &[&str]); 14] = [
     ("serve", &["FILE", "--read-only", "--single"]),
     ("serve-origin", &["FILE", "--single"]),
     ("snapshot", &["list", "FILE"]),
@@ -19,6 +19,9 @@ const COMMANDS: [(&str, &[&str]); 11] = [
     ("repair", &["FILE"]),
     ("restore", &["FILE", "new.cow"]),
     ("merge", &["FILE", "ORIGIN"]),
+    ("export", &["FILE", "FILE", "new.img"]),
+    ("diff", &["FILE", "FILE"]),
+    ("patch", &["FILE", "disk.img"]),
     ("demo", &[]),
 ];
 
@@ -191,6 +194,11 @@ fn a_file_of_something_else_is_refused_as_cow_and_left_as_it_is() -> Result<()> 
         &["repair", "foreign", "--chunk-size", "4K", "--drop-damaged"],
         &["serve", "disk.img", "--cow", "foreign", "--single"],
         &["create", "foreign", "--size", "1M"],
+        &["export", "disk.img", "foreign", "new.img"],
+        &["export", "disk.img", "foreign", "-"],
+        &["diff", "disk.img", "foreign", "--json"],
+        &["diff", "disk.img", "foreign", "--with-data", "new.diff"],
+        &["patch", "foreign", "disk.img"],
     ] {
         let output = LAB.usnap(words).current_dir(scratch.path()).fails_with(1)?;
         is_one_error(&output)?;

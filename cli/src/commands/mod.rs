@@ -3,9 +3,12 @@
 pub(crate) mod check;
 pub(crate) mod create;
 pub(crate) mod demo;
+pub(crate) mod diff;
 pub(crate) mod dump;
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod merge;
+pub(crate) mod patch;
 pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod serve;
@@ -31,6 +34,9 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Repair(args) => repair::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Patch(args) => patch::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Generate(args) => generate::run(&args),
     }
