@@ -1,12 +1,13 @@
 //! Many threads on files: writers of the origin that share chunks but no sector, readers and a
-//! writer of each snapshot, snapshots that come and go. Each snapshot shows its moment all the time.
+//! writer of each snapshot, snapshots that come, go and run full. Each snapshot shows its moment all
+//! the time, or an error once it is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use usnap_engine::device::{BlockDevice, ZeroFlags};
-use usnap_engine::snapshot_origin::{SnapshotOrigin, WhenFull};
-use usnap_engine::{Snapshot, SnapshotOptions};
+use usnap_engine::snapshot_origin::{MemberState, SnapshotOrigin, WhenFull};
+use usnap_engine::{ErrorKind, Snapshot, SnapshotOptions};
 
 use crate::files::{Files, SIZE, add};
 use crate::random::Random;
@@ -147,4 +148,72 @@ fn every_snapshot_keeps_its_moment_under_many_threads() {
     });
     assert!(reads.into_inner() > 10 && rounds.into_inner() > 0);
     origin.close().unwrap();
+}
+
+/// Until it is dropped it shows its moment, and nothing ever after; whether it was.
+fn read_until_dropped(snapshot: &Snapshot, seed: u64, stop: &AtomicBool) -> bool {
+    let mut random = Random::new(seed);
+    let mut buf = vec![0; 20 << 10];
+    let mut is_dropped = false;
+    while !stop.load(Ordering::Relaxed) {
+        let offset = random.below(SIZE - (20 << 10));
+        match snapshot.read_at(&mut buf, offset) {
+            Ok(()) => {
+                assert!(!is_dropped, "it answers again");
+                assert!(buf.iter().all(|byte| *byte == 1), "at {offset}");
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
+                is_dropped = true;
+            }
+        }
+    }
+    is_dropped
+}
+
+#[test]
+fn a_snapshot_that_runs_full_under_many_writers_shows_its_moment_or_nothing() {
+    for round in 0..5 {
+        let files = Files::new();
+        let origin = files.serve(WhenFull::Drop);
+        files.create("large", 16 << 10, 80);
+        files.create("small", 4096, 20 + round);
+        let large = add(&origin, &files, "large");
+        let small = add(&origin, &files, "small");
+        let stop = AtomicBool::new(false);
+        let readers = std::thread::scope(|scope| {
+            let (origin, small, stop) = (&*origin, &*small, &stop);
+            let readers: Vec<_> = (0..3)
+                .map(|seed| scope.spawn(move || read_until_dropped(small, seed, stop)))
+                .collect();
+            let writers: Vec<_> = (0..4)
+                .map(|thread| {
+                    scope.spawn(move || {
+                        let mut random = Random::new(thread + 10);
+                        for _ in 0..60 {
+                            let offset = random.below(SIZE - 3000);
+                            origin.write_at(&[2; 3000], offset).unwrap();
+                        }
+                    })
+                })
+                .collect();
+            let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+            stop.store(true, Ordering::Relaxed);
+            assert!(ended.iter().all(Result::is_ok), "a writer panicked");
+            readers
+                .into_iter()
+                .map(|reader| reader.join())
+                .collect::<Vec<_>>()
+        });
+        assert!(readers.iter().all(Result::is_ok), "a reader panicked");
+        let states = origin.snapshots();
+        assert_eq!(states[0].state, MemberState::Active);
+        assert!(matches!(states[1].state, MemberState::Dropped { .. }));
+        let mut content = vec![0; 1 << 20];
+        large.read_at(&mut content, 0).unwrap();
+        assert!(content.iter().all(|byte| *byte == 1));
+        let header = std::fs::read(files.path("small")).unwrap();
+        assert_eq!(header[..8], *b"SnAp\0\0\0\0");
+        origin.close().unwrap();
+    }
 }
