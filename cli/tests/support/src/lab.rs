@@ -58,6 +58,14 @@ impl Lab {
         Serve::new(Path::new(self.program), self.root(), origin)
     }
 
+    /// A server for `origin` that is written to, with its snapshots, not started yet.
+    ///
+    /// # Errors
+    /// The directory for its socket can't be made.
+    pub fn serve_origin(self, origin: &Path) -> Result<Serve> {
+        Serve::origin(Path::new(self.program), self.root(), origin)
+    }
+
     /// The first line of `usnap status COW`.
     ///
     /// # Errors

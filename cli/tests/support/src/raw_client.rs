@@ -55,12 +55,22 @@ impl RawClient {
     /// # Errors
     /// No connection, or the server broke the protocol.
     pub fn connect(socket: &Path) -> Result<Self> {
+        Self::connect_to(socket, "")
+    }
+
+    /// Connects to the export called `name`.
+    ///
+    /// # Errors
+    /// As [`RawClient::connect`], or there is none of that name.
+    pub fn connect_to(socket: &Path, name: &str) -> Result<Self> {
         let mut stream = greet(socket)?;
         let mut option = Vec::new();
         option.extend(OPTION_MAGIC.to_be_bytes());
         option.extend(OPT_GO.to_be_bytes());
-        option.extend(6_u32.to_be_bytes()); // name length (none), no information requests
-        option.extend([0; 6]);
+        option.extend(u32::try_from(name.len() + 6)?.to_be_bytes());
+        option.extend(u32::try_from(name.len())?.to_be_bytes());
+        option.extend(name.as_bytes());
+        option.extend([0; 2]); // no information requests
         stream.write_all(&option).context("cannot send GO")?;
         let mut size_bytes = None;
         loop {

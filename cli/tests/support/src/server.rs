@@ -46,11 +46,23 @@ impl Serve {
     /// # Errors
     /// The directory can't be made.
     pub fn wrapped(launcher: Command, root: &Path, origin: &Path) -> Result<Self> {
+        Self::begun(launcher, "serve", root, origin)
+    }
+
+    /// `program serve-origin ORIGIN`, likewise.
+    ///
+    /// # Errors
+    /// The directory can't be made.
+    pub fn origin(program: &Path, root: &Path, origin: &Path) -> Result<Self> {
+        Self::begun(Command::new(program), "serve-origin", root, origin)
+    }
+
+    fn begun(launcher: Command, name: &str, root: &Path, origin: &Path) -> Result<Self> {
         // The path of a unix socket may be 107 bytes long, and a target directory lies deep.
         let directory = Scratch::new(short_root(root), "u")?;
         let mut command = launcher;
         command
-            .arg("serve")
+            .arg(name)
             .arg(origin)
             .arg("--socket")
             .arg(directory.join("s"));
