@@ -213,12 +213,21 @@ impl Snapshot {
         self.refuse_if_ended()
     }
 
-    /// What every change ends with: durable now, if that was asked for.
+    /// What every change ends with: durable now, if that was asked for. Of a write that found no
+    /// room half-way the first chunks are new, which is made durable as the kernel does.
     #[inline]
-    fn after_write(&self) -> Result<()> {
-        match self.durability {
-            Durability::Flush => Ok(()),
-            Durability::EveryWrite => self.store.flush(),
+    fn after_write(&self, result: Result<()>) -> Result<()> {
+        if self.durability == Durability::Flush {
+            return result;
+        }
+        match result {
+            Ok(()) => self.store.flush(),
+            Err(refused) if refused.kind() == ErrorKind::NoSpace => {
+                // The write's own failure is what the client is to hear of.
+                let _is_found_by_the_next_flush = self.store.flush();
+                Err(refused)
+            }
+            Err(failed) => Err(failed),
         }
     }
 }
@@ -259,8 +268,7 @@ impl BlockDevice for Snapshot {
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.check_writable(offset, data.len() as u64)?;
-        self.write_runs(data, offset)?;
-        self.after_write()
+        self.after_write(self.write_runs(data, offset))
     }
 
     fn flush(&self) -> Result<()> {
@@ -270,14 +278,12 @@ impl BlockDevice for Snapshot {
 
     fn discard_at(&self, offset: u64, len: u64) -> Result<()> {
         self.check_writable(offset, len)?;
-        self.discard_runs(offset, len)?;
-        self.after_write()
+        self.after_write(self.discard_runs(offset, len))
     }
 
     fn zero_at(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         self.check_writable(offset, len)?;
-        self.zero_runs(offset, len, flags)?;
-        self.after_write()
+        self.after_write(self.zero_runs(offset, len, flags))
     }
 
     fn reserve_at(&self, offset: u64, len: u64) -> Result<()> {

@@ -129,11 +129,17 @@ impl Expected {
         Outcome::Done
     }
 
+    /// What was done before room ran out stays, and is as durable as a write that found room.
+    fn refused(&mut self) -> Outcome {
+        self.done();
+        Outcome::NoSpace
+    }
+
     /// A prefix of the chunks is new, up to the first that needs room where none is left.
     pub(crate) fn write(&mut self, offset: u64, data: &[u8]) -> Outcome {
         for (at, len) in self.pieces(offset, data.len() as u64) {
             if !self.map(at) {
-                return Outcome::NoSpace;
+                return self.refused();
             }
             let from = index(at - offset);
             self.content[index(at)..index(at + len)].copy_from_slice(&data[from..][..index(len)]);
@@ -169,7 +175,7 @@ impl Expected {
             let reads_zero = sectors.into_iter().all(|s| self.origin_is_zero[index(s)]);
             let needs_nothing = !self.is_mapped(at) && reads_zero && !no_hole;
             if !needs_nothing && !self.map(at) {
-                return Outcome::NoSpace;
+                return self.refused();
             }
             self.content[index(at)..index(at + len)].fill(0);
         }
