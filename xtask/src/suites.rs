@@ -146,6 +146,18 @@ const SUITES: &[Suite] = &[
         ])],
     },
     Suite {
+        name: "differential",
+        about: "random histories on the kernel's dm-snapshot and on usnap: the same bytes",
+        steps: &[Cargo(&[
+            "test",
+            "--no-fail-fast",
+            "-p",
+            "usnap",
+            "--test",
+            "differential",
+        ])],
+    },
+    Suite {
         name: "endurance",
         about: "many clients, many connections, ends under load: nothing leaks or is lost",
         steps: &[Cargo(&[
@@ -175,7 +187,7 @@ const SUITES: &[Suite] = &[
 /// Prints the suites.
 pub(crate) fn list() {
     for suite in SUITES {
-        println!("{:<10} {}", suite.name, suite.about);
+        println!("{:<12} {}", suite.name, suite.about);
     }
 }
 
@@ -213,7 +225,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         } else {
             "not run here".to_owned()
         };
-        println!("{name:<10} {:>6.1} s   {outcome}", time.as_secs_f64());
+        println!("{name:<12} {:>6.1} s   {outcome}", time.as_secs_f64());
     }
     for reason in &skips.reasons {
         println!("skipped: {reason}");
