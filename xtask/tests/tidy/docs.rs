@@ -129,3 +129,28 @@ fn the_fuzz_targets_are_the_ones_that_their_readme_lists() {
         );
     }
 }
+
+/// The tests that the specification's table of differences names, and where.
+fn tests_named_as_proof(spec: &str) -> Vec<String> {
+    let section = spec.split("\n## 10. ").nth(1).unwrap_or_default();
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    let last_cells = rows.filter_map(|row| row.trim_end_matches('|').rsplit('|').next());
+    last_cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn each_difference_from_the_kernel_is_shown_by_a_test_that_is_there() {
+    let spec = std::fs::read_to_string(top().join("format-spec/SPEC.md")).unwrap();
+    let named = tests_named_as_proof(&spec);
+    assert!(named.len() > 10, "only {named:?}");
+    let sources = files(&["rs"]);
+    for test in named {
+        let head = format!("#[test]\nfn {test}(");
+        let is_there = sources.iter().any(|file| file.text.contains(&head));
+        assert!(is_there, "SPEC.md names {test}, which is no test");
+    }
+}
