@@ -9,6 +9,7 @@ mod discard;
 mod mounts;
 mod origin;
 mod repaired;
+mod statements;
 mod stores;
 
 use usnap_test_support::Lab;

@@ -13,6 +13,8 @@ use anyhow::{Context, Result, ensure};
 
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const VERSION: u64 = 1;
+const FLUSH: u64 = 1;
+const FUA: u64 = 1 << 1;
 const DISCARD: u64 = 1 << 2;
 const MARK: u64 = 1 << 3;
 const ENTRY_HEAD_LEN: u64 = 32;
@@ -31,6 +33,9 @@ struct Entry {
     /// Where the written bytes are in the log; `None`: zeros.
     data: Option<u64>,
     mark: Option<String>,
+    /// That what was written before is durable, and that this is.
+    flush: bool,
+    fua: bool,
 }
 
 impl WriteLog {
@@ -78,6 +83,8 @@ impl WriteLog {
             len,
             data: (!discards).then_some(behind),
             mark,
+            flush: flags & FLUSH != 0,
+            fua: flags & FUA != 0,
         };
         Ok((entry, if discards { behind } else { behind + len }))
     }
@@ -92,6 +99,30 @@ impl WriteLog {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The entries from `from` on, each as its first sector of 512 bytes, `+` and their count, and what it
+    /// asked for: `flush` for what is before it, `fua` for itself. Marks are left out.
+    #[must_use]
+    pub fn described(&self, from: usize) -> Vec<String> {
+        let entries = self.entries.iter().skip(from);
+        let writes = entries.filter(|entry| entry.mark.is_none());
+        writes
+            .map(|entry| {
+                let place = match entry.len {
+                    0 => String::new(),
+                    len => format!("{}+{}", entry.offset / 512, len / 512),
+                };
+                let flush = if entry.flush { "flush" } else { "" };
+                let fua = if entry.fua { "fua" } else { "" };
+                let words = [flush, place.as_str(), fua];
+                words
+                    .into_iter()
+                    .filter(|word| !word.is_empty())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+            .collect()
     }
 
     /// How many entries come before the mark `name`.

@@ -229,6 +229,23 @@ impl Server {
         Ok(log)
     }
 
+    /// Ends it with SIGTERM, expects exit code 0 or 1 and no panic, and returns its messages: for
+    /// what may have something to complain of.
+    ///
+    /// # Errors
+    /// It ended otherwise, or not in time.
+    pub fn stop_either_way(mut self) -> Result<String> {
+        self.signal(Signal::TERM)?;
+        let status = wait(&mut self.child, STOP_LIMIT)?;
+        let log = self.log()?;
+        let ended = matches!(status.and_then(|status| status.code()), Some(0 | 1));
+        ensure!(
+            ended && !log.contains("panicked"),
+            "usnap serve ended with {status:?}:\n{log}"
+        );
+        Ok(log)
+    }
+
     /// Kills it with SIGKILL.
     ///
     /// # Errors
