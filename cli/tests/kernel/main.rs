@@ -11,6 +11,7 @@ mod origin;
 mod repaired;
 mod statements;
 mod stores;
+mod wild;
 
 use usnap_test_support::Lab;
 

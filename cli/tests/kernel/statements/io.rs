@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
+use usnap_test_support::disks::drop_caches;
 use usnap_test_support::log_writes::WriteLog;
 use usnap_test_support::raw_client::command;
 
@@ -96,14 +97,14 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     },
     Statement {
         id: "limits",
-        kernel: "chunk_sectors 0, minimum_io_size 512, optimal_io_size 0, logical_block_size 512, discard_max_bytes 0; with discard: 4096, granularity 512",
+        kernel: "chunk_sectors 0, minimum_io_size 512, optimal_io_size 0, logical_block_size 512, discard_max_bytes 0; with discard: 4096, granularity 8",
         usnap: Usnap::Nothing,
         check: Check::Kernel(limits),
     },
     Statement {
         id: "order.whole-chunk",
-        kernel: "16+8, flush, 8+8 fua",
-        usnap: Usnap::Differs(""),
+        kernel: "0+8, 8+8, 16+8, flush fua, 8+8 fua, flush",
+        usnap: Usnap::Differs("16+8, flush, 8+8, flush"),
         check: Check::Each(
             |bench| traced(bench, Who::Kernel, &[(0, 8)]),
             |bench| traced(bench, Who::Usnap, &[(0, 8)]),
@@ -111,8 +112,8 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     },
     Statement {
         id: "order.part-of-chunk",
-        kernel: "16+8, flush, 8+8 fua, 17+1",
-        usnap: Usnap::Differs(""),
+        kernel: "0+8, 8+8, 16+8, flush fua, 8+8 fua, 17+1, flush",
+        usnap: Usnap::Differs("16+8, flush, 8+8, flush"),
         check: Check::Each(
             |bench| traced(bench, Who::Kernel, &[(1, 1)]),
             |bench| traced(bench, Who::Usnap, &[(1, 1)]),
@@ -120,8 +121,8 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     },
     Statement {
         id: "order.three-chunks",
-        kernel: "",
-        usnap: Usnap::Differs(""),
+        kernel: "0+8, 8+8, 16+8, 24+8, 32+8, flush fua, 8+8 fua, flush",
+        usnap: Usnap::Differs("16+8, 24+8, 32+8, flush, 8+8, flush"),
         check: Check::Each(
             |bench| traced(bench, Who::Kernel, &[(0, 24)]),
             |bench| traced(bench, Who::Usnap, &[(0, 24)]),
@@ -129,8 +130,8 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     },
     Statement {
         id: "order.one-by-one",
-        kernel: "",
-        usnap: Usnap::Differs(""),
+        kernel: "0+8, 8+8, 16+8, flush fua, 8+8 fua, 24+8, flush fua, 8+8 fua, flush",
+        usnap: Usnap::Differs("16+8, flush, 8+8, flush, 24+8, flush, 8+8, flush"),
         check: Check::Each(
             |bench| traced(bench, Who::Kernel, &[(0, 8), (8, 8)]),
             |bench| traced(bench, Who::Usnap, &[(0, 8), (8, 8)]),
@@ -138,8 +139,8 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     },
     Statement {
         id: "order.area-filled",
-        kernel: "",
-        usnap: Usnap::Differs(""),
+        kernel: "33+1, 34+1, flush fua, 1+1 fua, flush",
+        usnap: Usnap::Differs("32+8, flush, 0+8, flush"),
         check: Check::Each(
             |bench| traced_at_border(bench, Who::Kernel, 31),
             |bench| traced_at_border(bench, Who::Usnap, 31),
@@ -147,8 +148,8 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     },
     Statement {
         id: "order.over-the-border",
-        kernel: "",
-        usnap: Usnap::Differs(""),
+        kernel: "32+1, 33+1, 35+1, 34+1, flush fua, 1+1 fua, flush fua, 34+1 fua, flush",
+        usnap: Usnap::Differs("32+8, flush, 0+8, flush"),
         check: Check::Each(
             |bench| traced_at_border(bench, Who::Kernel, 30),
             |bench| traced_at_border(bench, Who::Usnap, 30),
@@ -179,7 +180,7 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     Statement {
         id: "errors.new-chunk",
         kernel: "ok EIO; Invalid",
-        usnap: Usnap::Differs("ok EIO; 24/100 16"),
+        usnap: Usnap::Differs("ok EIO; 32/100 16"),
         check: Check::Both(
             || Setup::new(8, 100),
             |side| {
@@ -194,14 +195,16 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     Statement {
         id: "errors.mapped-chunk",
         kernel: "ok; writes EIO, reads EIO; 24/100 16; elsewhere ok",
-        usnap: Usnap::Same,
+        usnap: Usnap::Differs("ok; writes EIO, reads EIO; 24/100 16; elsewhere EIO"),
         check: Check::Both(
             || Setup::new(8, 100),
             |side| {
                 side.must_open()?;
                 let first = side.write(0, 8, b'a')?;
                 break_cow(side, 16, 8)?;
-                let (writes, reads) = (side.write(0, 8, b'b')?, side.shows(0, 8)?);
+                let writes = side.write(0, 8, b'b')?;
+                drop_caches()?;
+                let reads = side.shows(0, 8)?;
                 let status = side.status()?;
                 let elsewhere = side.write(64, 8, b'c')?;
                 Ok(format!(
@@ -228,37 +231,37 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     Statement {
         id: "discard.default",
         kernel: "EOPNOTSUPP; 8a; 24/100 16",
-        usnap: Usnap::Differs(""),
+        usnap: Usnap::Differs("ok; 80; 24/100 16"),
         check: Check::Both(|| Setup::new(8, 100), |side| discard(side, 0, 8)),
     },
     Statement {
         id: "discard.zeroes-mapped",
-        kernel: "ok; 80 8b 48o; 32/100 16",
+        kernel: "ok; 80 32o 8b 16o; 32/100 16",
         usnap: Usnap::Same,
         check: Check::Both(zeroes, |side| discard(side, 0, 8)),
     },
     Statement {
         id: "discard.zeroes-not-mapped",
-        kernel: "ok; 8a 8b 48o; 32/100 16",
+        kernel: "ok; 8a 32o 8b 16o; 32/100 16",
         usnap: Usnap::Same,
         check: Check::Both(zeroes, |side| discard(side, 24, 8)),
     },
     Statement {
         id: "discard.zeroes-part",
-        kernel: "",
-        usnap: Usnap::Same,
+        kernel: "ok; 40 4a 32o 8b 16o; 32/100 16",
+        usnap: Usnap::Differs("ok; 8a 32o 8b 16o; 32/100 16"),
         check: Check::Both(zeroes, |side| discard(side, 0, 4)),
     },
     Statement {
         id: "discard.zeroes-unaligned",
-        kernel: "",
-        usnap: Usnap::Differs(""),
+        kernel: "ok; 4a 40 32o 40 4b 16o; 32/100 16",
+        usnap: Usnap::Differs("ok; 8a 32o 8b 16o; 32/100 16"),
         check: Check::Both(zeroes, |side| discard(side, 4, 8)),
     },
     Statement {
         id: "discard.overflowed",
         kernel: "EIO; Overflow",
-        usnap: Usnap::Differs(""),
+        usnap: Usnap::Differs("ok; 24/24 16"),
         check: Check::Both(
             || Setup::new(8, 24).mode("PO").features("1 discard_zeroes_cow"),
             |side| {
@@ -276,7 +279,7 @@ fn zeroes() -> Setup {
     Setup::new(8, 100).origin(64).features("1 discard_zeroes_cow")
 }
 
-/// Chunks 0 and 1 are written, then something is discarded.
+/// Chunks 0 and 5 are written, then something is discarded.
 fn discard(side: &mut Side<'_>, sector: u64, sectors: u64) -> Result<String> {
     let features = side.has_features();
     if features {
@@ -288,7 +291,7 @@ fn discard(side: &mut Side<'_>, sector: u64, sectors: u64) -> Result<String> {
         let said = side.call(command::TRIM, sector, sectors, &[])?;
         return Ok(format!("{said}; {}; {}", side.shows(0, 8)?, side.status()?));
     }
-    side.write(8, 8, b'b')?;
+    side.write(40, 8, b'b')?;
     let said = side.call(command::TRIM, sector, sectors, &[])?;
     Ok(format!("{said}; {}; {}", side.shows(0, 64)?, side.status()?))
 }
@@ -353,9 +356,9 @@ fn traced_at_border(bench: &Bench, who: Who, exceptions: u64) -> Result<String> 
 
 fn trace(side: &mut Side<'_>, before: &[(u64, u64)], writes: &[(u64, u64)]) -> Result<String> {
     let log = side.bench.device(20_000, &[])?;
-    let plain = side.bench.device(100, &[])?;
+    let plain = side.bench.device(128, &[])?;
     side.cow = side.bench.table(&format!(
-        "0 100 log-writes {} {}",
+        "0 128 log-writes {} {}",
         plain.path().display(),
         log.path().display()
     ))?;
@@ -397,6 +400,7 @@ fn break_cow(side: &Side<'_>, sector: u64, sectors: u64) -> Result<()> {
 fn bad_origin(side: &mut Side<'_>) -> Result<String> {
     side.must_open()?;
     side.origin.change("0 256 error")?;
+    drop_caches()?;
     let (whole, part) = (side.write(0, 8, b'a')?, side.write(9, 2, b'a')?);
     let status = side.status()?;
     side.close()?;

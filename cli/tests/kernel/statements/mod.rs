@@ -7,6 +7,7 @@ mod craft;
 mod io;
 mod merge;
 mod modes;
+mod page;
 mod said;
 mod space;
 mod stores;
