@@ -125,7 +125,7 @@ _usnap() {
             return 0
             ;;
         usnap__subcmd__create)
-            opts="-v -h -V --size --chunk-size --origin --label --no-identity --log-format --log-level --verbose --help --version"
+            opts="-v -h -V --size --chunk-size --origin --label --force --no-identity --log-format --log-level --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -190,6 +190,7 @@ warn\t''
 info\t''
 debug\t''
 trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand create" -l force -d 'Make an existing COW file or block device an empty one, of the size that it has'
 complete -c usnap -n "__fish_usnap_using_subcommand create" -l no-identity -d 'Leave the padding of the header zero, as the kernel does: no label, no origin remembered'
 complete -c usnap -n "__fish_usnap_using_subcommand create" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
 complete -c usnap -n "__fish_usnap_using_subcommand create" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -18,6 +18,7 @@ const NEEDED: &[(&str, Sign)] = &[
     ("e2fsprogs", Sign::Program("mke2fs")),
     ("fio", Sign::Program("fio")),
     ("libnbd-bin", Sign::Program("nbdinfo")),
+    ("lvm2", Sign::Program("lvm")),
     ("nbd-client", Sign::Program("nbd-client")),
     ("nbdkit", Sign::Program("nbdkit")),
     ("python3-libnbd", Sign::PythonModule("nbd")),

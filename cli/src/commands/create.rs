@@ -18,15 +18,15 @@ use crate::size;
 /// Create an empty COW file
 ///
 /// Creates a sparse COW file in the format of the kernel's dm-snapshot target, with no changes in
-/// it. An existing file is never overwritten. With --origin the file remembers which image it
-/// belongs to, so that a changed or another origin is noticed before it does harm.
+/// it. An existing file is not overwritten without --force. With --origin the file remembers which
+/// image it belongs to, so that a changed or another origin is noticed before it does harm.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// COW file to create
     #[arg(value_name = "COW")]
     cow: PathBuf,
     /// Size of the COW file in bytes; it is sparse [default: what can never be full, with --origin]
-    #[arg(long, value_name = "SIZE", value_parser = size_parser(), required_unless_present = "origin")]
+    #[arg(long, value_name = "SIZE", value_parser = size_parser(), required_unless_present_any = ["origin", "force"])]
     size: Option<u64>,
     /// Unit of copying, a power of two of at least 512 bytes [default: 4K]
     #[arg(long, value_name = "SIZE", value_parser = chunk_size_parser())]
@@ -42,6 +42,12 @@ pub(crate) struct Args {
         hide_default_value = true
     )]
     label: String,
+    /// Make an existing COW file or block device an empty one, of the size that it has
+    ///
+    /// For one whose beginning was zeroed, as live media and Android do to reset it, or that may
+    /// go. The changes in it are lost. A file that holds something else is refused.
+    #[arg(long, conflicts_with = "size")]
+    force: bool,
     /// Leave the padding of the header zero, as the kernel does: no label, no origin remembered
     #[arg(long, conflicts_with = "label")]
     no_identity: bool,
@@ -76,6 +82,7 @@ fn create(args: &Args) -> Result<(ChunkSize, Created)> {
     let chunk_size = args.chunk_size.unwrap_or_default();
     let origin = args.origin.as_deref().map(Origin::open).transpose()?;
     let size_bytes = match (args.size, &origin) {
+        _ if args.force => 0,
         (Some(bytes), _) => bytes,
         (None, Some(origin)) => never_full(origin.size_bytes(), chunk_size)?,
         // The parser requires one of the two.
@@ -92,6 +99,11 @@ fn create(args: &Args) -> Result<(ChunkSize, Created)> {
         origin: identity.transpose()?,
         identity: !args.no_identity,
     };
-    let created = cow_file::create(&args.cow, &options).map_err(Failure::of_typed)?;
+    let make = if args.force {
+        cow_file::create_over
+    } else {
+        cow_file::create
+    };
+    let created = make(&args.cow, &options).map_err(Failure::of_typed)?;
     Ok((chunk_size, created))
 }

@@ -49,7 +49,14 @@ impl Store {
 fn base_image(scratch: &Scratch) -> Result<PathBuf> {
     let base = scratch.sparse_file("base.img", BASE_BYTES)?;
     Tool::new("mke2fs")
-        .args(["-q", "-F", "-t", "ext4", "-d", "/usr/include/linux/netfilter"])
+        .args([
+            "-q",
+            "-F",
+            "-t",
+            "ext4",
+            "-d",
+            "/usr/include/linux/netfilter",
+        ])
         .arg(&base)
         .ok()?;
     Ok(base)
@@ -64,7 +71,6 @@ fn used(origin: &Path, cow: &Path, digest: &str, status: &str) -> Result<String>
         .ok();
     said.with_context(|| cow.display().to_string())?;
     LAB.usnap(&["dump", text(cow)?]).ok()?;
-    LAB.usnap(&["info", text(cow)?]).ok()?;
 
     let before = fs::read(cow)?;
     let server = LAB.serve(origin)?.cow(cow).args(&["--read-only"]).start()?;
@@ -129,7 +135,8 @@ fn stores_of_live_media_android_and_raid_recovery_are_used_and_given_back() -> R
         refused.stderr.contains("hint: ") && refused.stderr.contains("repair"),
         "{refused}"
     );
-    LAB.usnap(&["repair", "--revalidate", text(&filled)?]).ok()?;
+    LAB.usnap(&["repair", "--revalidate", text(&filled)?])
+        .ok()?;
     LAB.check_is_clean(&filled)?;
     // 254 areas full of zeros that were written, and what the last one had.
     let entries = crate::stores::entries_of(&LAB.status_line(&filled)?, 8)?;
@@ -213,7 +220,12 @@ fn a_snapshot_of_lvm_is_used() -> Result<()> {
         "{devices}"
     );
     let (origin, cow) = (scratch.join("lvm.img"), scratch.join("lvm.cow"));
-    let shows = used(&origin, &cow, said.value("lvm.sha256")?, said.value("lvm.status")?)?;
+    let shows = used(
+        &origin,
+        &cow,
+        said.value("lvm.sha256")?,
+        said.value("lvm.status")?,
+    )?;
     let status = LAB.status_line(&cow)?;
 
     let guest = Guest::new()

@@ -10,6 +10,7 @@ use super::persistent::create::{initialise, is_unused};
 use super::persistent::walk::{HeaderSector, MAX_CHUNK_BYTES, read_header};
 use crate::device::{BlockDevice, FileDevice, lock_cow};
 use crate::error::{Error, ErrorKind, Result};
+use crate::num::SECTOR_LEN;
 
 /// What a new store is to be.
 #[derive(Clone, Debug)]
@@ -48,14 +49,7 @@ pub fn default_size_bytes(origin_bytes: u64, chunk_size: ChunkSize) -> Option<u6
 /// # Errors
 /// `Exists`, `Usage` (sizes, the label), `NoSpace`, `ReadOnly`, `PermissionDenied`, `Io`.
 pub fn create(path: &Path, options: &CreateOptions) -> Result<Created> {
-    let name = path.display();
-    if options.chunk_size.bytes() > MAX_CHUNK_BYTES {
-        let context = format!(
-            "cannot create {name}: a chunk size of {} bytes is larger than {MAX_CHUNK_BYTES}",
-            options.chunk_size.bytes()
-        );
-        return Err(Error::new(ErrorKind::Usage, context));
-    }
+    refuse_large_chunks(path, options)?;
     let identity = identity_of(options)?;
     if std::fs::metadata(path).is_ok_and(|m| is_block(&m)) {
         return create_on_block_device(path, options, identity.as_ref());
@@ -64,6 +58,38 @@ pub fn create(path: &Path, options: &CreateOptions) -> Result<Created> {
     initialise(file.device(), options.chunk_size, identity.as_ref())?;
     file.finish()?;
     Ok(created(options.chunk_size, options.size_bytes))
+}
+
+/// Makes an empty store of an existing file or block device, of the size that it has: one that
+/// holds a store, or begins with zeros (was reset, or is to be a store). What is in it is lost.
+///
+/// # Errors
+/// `Foreign` (it holds something else, and is left as it is), `Usage`, `InUse`, `NotFound`,
+/// `NoSpace`, `ReadOnly`, `PermissionDenied`, `Io`.
+pub fn create_over(path: &Path, options: &CreateOptions) -> Result<Created> {
+    refuse_large_chunks(path, options)?;
+    let identity = identity_of(options)?;
+    let cannot = || format!("cannot make a store of {}", path.display());
+    let device = FileDevice::open_read_write(path).map_err(|e| e.context(cannot()))?;
+    lock_cow(device.file(), path, true)?;
+    let mut sector = [0; SECTOR_LEN];
+    let read = device.read_at(&mut sector, 0);
+    read.map_err(|e| e.context(cannot()))?;
+    if !begins_with_zeros(&device) && !sector.starts_with(&MAGIC_BYTES) {
+        let context = format!("cannot make a store of {}", path.display());
+        return Err(Error::new(
+            ErrorKind::Foreign,
+            format!("{context}: it holds something else"),
+        )
+        .with_hint("nothing was changed; is it the origin? The COW file is another"));
+    }
+    // No cut may leave an old header over an area of the new store, or the other way round.
+    if options.chunk_size.whole_chunks(device.size_bytes()) >= 2 {
+        device.write_at(&[0; SECTOR_LEN], 0)?;
+        device.flush()?;
+    }
+    initialise(&device, options.chunk_size, identity.as_ref())?;
+    Ok(created(options.chunk_size, device.size_bytes()))
 }
 
 /// What a person should know about a store of this size.
@@ -82,6 +108,18 @@ pub(crate) fn created(chunk_size: ChunkSize, size_bytes: u64) -> Created {
         size_bytes,
         warnings,
     }
+}
+
+fn refuse_large_chunks(path: &Path, options: &CreateOptions) -> Result<()> {
+    let chunk_bytes = options.chunk_size.bytes();
+    if chunk_bytes <= MAX_CHUNK_BYTES {
+        return Ok(());
+    }
+    let context = format!(
+        "cannot create {}: a chunk size of {chunk_bytes} bytes is larger than {MAX_CHUNK_BYTES}",
+        path.display()
+    );
+    Err(Error::new(ErrorKind::Usage, context))
 }
 
 fn identity_of(options: &CreateOptions) -> Result<Option<IdentityRecord>> {
@@ -183,7 +221,7 @@ pub(crate) fn open(
             if !is_unused(&file, file.is_block())? {
                 return Err(error.with_hint(
                     "there is data behind its beginning, so nothing was made of it; if that may \
-                     go, zero all of it, or name a file that does not exist",
+                     go (it was reset), `usnap create --force` makes it an empty COW",
                 ));
             }
             None

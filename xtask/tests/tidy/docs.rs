@@ -47,6 +47,7 @@ fn names_what_is_there(file: &Text) -> Vec<String> {
     let is_document = [
         "README.md",
         "SPEC.md",
+        "KERNEL.md",
         "DESIGN.md",
         "PROTOCOL.md",
         "CHANGELOG.md",

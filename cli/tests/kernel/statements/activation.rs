@@ -62,9 +62,11 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         check: Check::Both(
             || Setup::new(8, 100),
             |side| {
-                each(side, &[Craft::new(8).magic(*b"pAnS"), Craft::new(8).magic(*b"oops")], |_| {
-                    Ok(String::new())
-                })
+                each(
+                    side,
+                    &[Craft::new(8).magic(*b"pAnS"), Craft::new(8).magic(*b"oops")],
+                    |_| Ok(String::new()),
+                )
             },
         ),
     },
@@ -76,7 +78,11 @@ pub(crate) const STATEMENTS: &[Statement] = &[
             || Setup::new(16, 100).holds(Craft::new(8).entries(&[(0, 2)]).data(2, b'a').bytes(4)),
             |side| {
                 let opened = side.open()?;
-                Ok(format!("{opened} {}; {}", side.shows(0, 8)?, side.status()?))
+                Ok(format!(
+                    "{opened} {}; {}",
+                    side.shows(0, 8)?,
+                    side.status()?
+                ))
             },
         ),
     },
@@ -116,7 +122,10 @@ pub(crate) const STATEMENTS: &[Statement] = &[
                     return Ok(format!("{opened}; {}", side.status()?));
                 }
                 let (reads, writes) = (side.shows(0, 8)?, side.write(0, 8, b'a')?);
-                Ok(format!("{opened}; {}; reads {reads}, writes {writes}", side.status()?))
+                Ok(format!(
+                    "{opened}; {}; reads {reads}, writes {writes}",
+                    side.status()?
+                ))
             },
         ),
     },
@@ -141,12 +150,21 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         usnap: Usnap::Same,
         check: Check::Both(
             || {
-                let entries = Craft::new(1).entries(&[(0, 2)]).data(2, b'a').data(36, b'x');
-                Setup::new(1, 100).origin(64).holds(entries.placed(32, 9, 36).bytes(40))
+                let entries = Craft::new(1)
+                    .entries(&[(0, 2)])
+                    .data(2, b'a')
+                    .data(36, b'x');
+                Setup::new(1, 100)
+                    .origin(64)
+                    .holds(entries.placed(32, 9, 36).bytes(40))
             },
             |side| {
                 let opened = side.open()?;
-                Ok(format!("{opened} {}; {}", side.status()?, side.shows(0, 64)?))
+                Ok(format!(
+                    "{opened} {}; {}",
+                    side.status()?,
+                    side.shows(0, 64)?
+                ))
             },
         ),
     },
@@ -214,7 +232,11 @@ pub(crate) const STATEMENTS: &[Statement] = &[
                 if opened != "open" {
                     return Ok(opened);
                 }
-                Ok(format!("{opened} {} {}", side.status()?, side.shows(0, 64)?))
+                Ok(format!(
+                    "{opened} {} {}",
+                    side.status()?,
+                    side.shows(0, 64)?
+                ))
             },
         ),
     },
@@ -288,7 +310,10 @@ fn believed(entries: &[(u64, u64)]) -> Setup {
 
 /// An entry, a terminator with an old chunk, and an entry behind it.
 fn junk() -> Setup {
-    let store = Craft::new(8).placed(0, 0, 2).placed(1, 5, 0).placed(2, 6, 3);
+    let store = Craft::new(8)
+        .placed(0, 0, 2)
+        .placed(1, 5, 0)
+        .placed(2, 6, 3);
     let store = store.data(2, b'a').data(3, b'x').bytes(4);
     Setup::new(8, 100).origin(64).holds(store)
 }

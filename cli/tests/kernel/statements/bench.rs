@@ -357,12 +357,7 @@ impl Device {
     }
 
     /// Discards, or with `-z` zeroes: `ok` or the error.
-    pub(crate) fn blkdiscard(
-        &self,
-        options: &[&str],
-        sector: u64,
-        sectors: u64,
-    ) -> Result<String> {
+    pub(crate) fn blkdiscard(&self, options: &[&str], sector: u64, sectors: u64) -> Result<String> {
         let said = Tool::new("blkdiscard")
             .args(options)
             .args(["-o", &(sector * 512).to_string()])

@@ -41,7 +41,11 @@ pub(crate) const STATEMENTS: &[Statement] = &[
             |side| {
                 side.must_open()?;
                 let wrote = side.call(command::WRITE_ZEROES, 8, 16, &[])?;
-                Ok(format!("{wrote}; {}; {}", side.status()?, side.shows(0, 32)?))
+                Ok(format!(
+                    "{wrote}; {}; {}",
+                    side.status()?,
+                    side.shows(0, 32)?
+                ))
             },
         ),
     },
@@ -85,7 +89,12 @@ pub(crate) const STATEMENTS: &[Statement] = &[
             |side| {
                 side.must_open()?;
                 let seen = [side.write(8, 8, b'a')?, side.write(11, 2, b'b')?];
-                Ok(format!("{}; {}; {}", seen.join(" "), side.status()?, side.shows(8, 8)?))
+                Ok(format!(
+                    "{}; {}; {}",
+                    seen.join(" "),
+                    side.status()?,
+                    side.shows(8, 8)?
+                ))
             },
         ),
     },
@@ -174,7 +183,11 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         check: Check::Kernel(|bench| {
             let mut side = bench.side(Who::Kernel, &Setup::new(8, 100).mode("N"))?;
             let seen = bad_origin(&mut side)?;
-            Ok(seen.rsplit_once("; ").map(|(seen, _)| seen).unwrap_or_default().to_owned())
+            Ok(seen
+                .rsplit_once("; ")
+                .map(|(seen, _)| seen)
+                .unwrap_or_default()
+                .to_owned())
         }),
     },
     Statement {
@@ -263,7 +276,11 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         kernel: "EIO; Overflow",
         usnap: Usnap::Differs("ok; 24/24 16"),
         check: Check::Both(
-            || Setup::new(8, 24).mode("PO").features("1 discard_zeroes_cow"),
+            || {
+                Setup::new(8, 24)
+                    .mode("PO")
+                    .features("1 discard_zeroes_cow")
+            },
             |side| {
                 side.options(&["--discard", "zeroes"]);
                 side.must_open()?;
@@ -276,7 +293,9 @@ pub(crate) const STATEMENTS: &[Statement] = &[
 ];
 
 fn zeroes() -> Setup {
-    Setup::new(8, 100).origin(64).features("1 discard_zeroes_cow")
+    Setup::new(8, 100)
+        .origin(64)
+        .features("1 discard_zeroes_cow")
 }
 
 /// Chunks 0 and 5 are written, then something is discarded.
@@ -293,7 +312,11 @@ fn discard(side: &mut Side<'_>, sector: u64, sectors: u64) -> Result<String> {
     }
     side.write(40, 8, b'b')?;
     let said = side.call(command::TRIM, sector, sectors, &[])?;
-    Ok(format!("{said}; {}; {}", side.shows(0, 64)?, side.status()?))
+    Ok(format!(
+        "{said}; {}; {}",
+        side.shows(0, 64)?,
+        side.status()?
+    ))
 }
 
 /// A write that the COW device holds up: what is seen until it ends.
@@ -307,7 +330,9 @@ fn pending(bench: &Bench) -> Result<String> {
         thread::sleep(Duration::from_millis(300));
         let (status, reads) = (snapshot.status()?, snapshot.shows(0, 8));
         side.cow.resume()?;
-        writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+        writer
+            .join()
+            .map_err(|_| anyhow::anyhow!("the writer panicked"))??;
         Ok(format!("status {status}, reads {reads}, on disk none"))
     })?;
     let reads = snapshot.shows(0, 8);
@@ -351,7 +376,11 @@ fn traced(bench: &Bench, who: Who, writes: &[(u64, u64)]) -> Result<String> {
 fn traced_at_border(bench: &Bench, who: Who, exceptions: u64) -> Result<String> {
     let mut side = bench.side(who, &Setup::new(1, 100))?;
     let before: Vec<(u64, u64)> = (0..exceptions).map(|n| (n, 1)).collect();
-    trace(&mut side, &before, &[(64, 32 - exceptions + u64::from(exceptions == 30))])
+    trace(
+        &mut side,
+        &before,
+        &[(64, 32 - exceptions + u64::from(exceptions == 30))],
+    )
 }
 
 fn trace(side: &mut Side<'_>, before: &[(u64, u64)], writes: &[(u64, u64)]) -> Result<String> {

@@ -52,10 +52,7 @@ pub(crate) enum Check {
     /// On the kernel alone.
     Kernel(fn(&Bench) -> Result<String>),
     /// On each in a way of its own.
-    Each(
-        fn(&Bench) -> Result<String>,
-        fn(&Bench) -> Result<String>,
-    ),
+    Each(fn(&Bench) -> Result<String>, fn(&Bench) -> Result<String>),
 }
 
 /// Boots a guest in which `name` runs again; there, tries the statements.

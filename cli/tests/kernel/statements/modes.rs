@@ -9,7 +9,10 @@ use crate::statements::{Check, Statement, Usnap, hold, said};
 
 #[test]
 fn modes_tables_and_full_stores() -> Result<()> {
-    hold("statements::modes::modes_tables_and_full_stores", STATEMENTS)
+    hold(
+        "statements::modes::modes_tables_and_full_stores",
+        STATEMENTS,
+    )
 }
 
 pub(crate) const STATEMENTS: &[Statement] = &[
@@ -66,7 +69,19 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         usnap: Usnap::Nothing,
         check: Check::Kernel(|bench| {
             let modes = [
-                "P", "p", "PO", "Po", "POx", "PX", "persistent", "N", "n", "NO", "Nxyz", "X", "O",
+                "P",
+                "p",
+                "PO",
+                "Po",
+                "POx",
+                "PX",
+                "persistent",
+                "N",
+                "n",
+                "NO",
+                "Nxyz",
+                "X",
+                "O",
                 "transient",
             ];
             taken(bench, &modes.map(|mode| format!("{mode} 8")))
@@ -153,7 +168,9 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         check: Check::Kernel(|bench| {
             let (origin, cow) = (bench.letters(64, b'o')?, bench.device(100, &[])?);
             drop(bench.snapshot(&origin, &cow, "P 8")?);
-            bench.snapshot(&origin, &cow, "N 8")?.write(0, &[b'a'; 4096])?;
+            bench
+                .snapshot(&origin, &cow, "N 8")?
+                .write(0, &[b'a'; 4096])?;
             let header = cow.shows(0, 8);
             let table = format!(
                 "0 64 snapshot {} {} P 8",
@@ -258,7 +275,11 @@ fn middle(side: &mut Side<'_>) -> Result<String> {
     let entries = side.entries()?;
     side.must_open()?;
     let shows = side.shows(0, 128)?;
-    let shows = if shows == "EIO" { side.status()? } else { shows };
+    let shows = if shows == "EIO" {
+        side.status()?
+    } else {
+        shows
+    };
     Ok(format!("{wrote}; {entries}; {shows}"))
 }
 
@@ -293,7 +314,9 @@ fn transient(bench: &Bench) -> Result<String> {
     let device = cow.shows(0, 16);
     let snapshot = bench.snapshot(&origin, &cow, "N 8")?;
     let (shows, status) = (snapshot.shows(0, 64), snapshot.status()?);
-    Ok(format!("{fresh}; {written}; COW {device}; made anew {shows} {status}"))
+    Ok(format!(
+        "{fresh}; {written}; COW {device}; made anew {shows} {status}"
+    ))
 }
 
 fn transient_room(bench: &Bench) -> Result<String> {

@@ -55,7 +55,10 @@ fn the_page_lists_what_is_checked_and_nothing_else() -> Result<()> {
                 Usnap::Differs(_) => (1, "different"),
                 Usnap::Nothing => (2, "-"),
             };
-            ensure!(verdict == wanted, "{id}: {verdict}, but the check says {wanted}");
+            ensure!(
+                verdict == wanted,
+                "{id}: {verdict}, but the check says {wanted}"
+            );
             count[index] += 1;
         }
     }

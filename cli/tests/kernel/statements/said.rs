@@ -62,7 +62,12 @@ pub(crate) fn header(cow: &Device) -> Result<String> {
         .take(4)
         .map(|byte| byte.escape_ascii().to_string())
         .collect();
-    Ok(format!("{magic} {} {} {}", field(4)?, field(8)?, field(12)?))
+    Ok(format!(
+        "{magic} {} {} {}",
+        field(4)?,
+        field(8)?,
+        field(12)?
+    ))
 }
 
 /// The entries up to the terminator, `old>new` each; runs that ascend together as `old>new*count`.

@@ -61,7 +61,10 @@ pub(crate) const STATEMENTS: &[Statement] = &[
                 let status = side.status()?;
                 let shows = [side.shows(0, 8)?, side.shows(8, 8)?].join(" ");
                 let new = side.write(64, 8, b'z')?;
-                Ok(format!("{opened} {status}; {shows}; new {new}; {}", side.status()?))
+                Ok(format!(
+                    "{opened} {status}; {shows}; new {new}; {}",
+                    side.status()?
+                ))
             },
         ),
     },
@@ -225,7 +228,10 @@ pub(crate) const STATEMENTS: &[Statement] = &[
                     return Ok(format!("{first} {second}; {opened}"));
                 }
                 let shows = side.shows(0, 16)?;
-                Ok(format!("{first} {second}; {opened}; {shows}; {}", side.status()?))
+                Ok(format!(
+                    "{first} {second}; {opened}; {shows}; {}",
+                    side.status()?
+                ))
             },
         ),
     },
@@ -258,7 +264,9 @@ fn poisoned(side: &mut Side<'_>) -> Result<String> {
     side.close()?;
     let header = said::header(&side.cow)?;
     let again = format!("{} {}", side.open()?, side.status()?);
-    Ok(format!("{taken} ok, then {refused}; {status}; {header}; again {again}"))
+    Ok(format!(
+        "{taken} ok, then {refused}; {status}; {header}; again {again}"
+    ))
 }
 
 /// Stores that lack one entry to a full area, on devices that end behind its data.

@@ -65,10 +65,7 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         usnap: Usnap::Differs(
             "16: open; 15: refused; \\x00\\x00\\x00\\x00 0 0 0; refused; 7: refused; \\x00\\x00\\x00\\x00 0 0 0",
         ),
-        check: Check::Both(
-            || Setup::new(8, 16),
-            smallest,
-        ),
+        check: Check::Both(|| Setup::new(8, 16), smallest),
     },
     Statement {
         id: "new.read-only-table",
@@ -99,7 +96,12 @@ pub(crate) const STATEMENTS: &[Statement] = &[
                     let found = said.lines().find_map(|line| line.strip_prefix(key));
                     found.unwrap_or("no uuid").to_owned()
                 };
-                Ok(format!("{} {} {}", value("TYPE="), value("USAGE="), value("UUID=")))
+                Ok(format!(
+                    "{} {} {}",
+                    value("TYPE="),
+                    value("USAGE="),
+                    value("UUID=")
+                ))
             },
         ),
     },
@@ -243,7 +245,9 @@ fn fill_areas(side: &mut Side<'_>) -> Result<String> {
     let named = |pair: &str| entries.split(' ').any(|entry| entry == pair);
     ensure!(entries.split(' ').count() == 70, "{entries}");
     ensure!(
-        ["69>2", "38>33", "37>35", "6>66", "5>68", "0>73"].iter().all(|pair| named(pair)),
+        ["69>2", "38>33", "37>35", "6>66", "5>68", "0>73"]
+            .iter()
+            .all(|pair| named(pair)),
         "{entries}"
     );
     Ok("70 numbers in order, without 34 and 67".to_owned())
@@ -271,7 +275,9 @@ fn next_areas(side: &mut Side<'_>) -> Result<String> {
             ends.path().display()
         );
         side.cow = side.bench.table(&table)?;
-        side.origin = side.bench.table(&format!("0 {} zero", sectors * (entries + 1)))?;
+        side.origin = side
+            .bench
+            .table(&format!("0 {} zero", sectors * (entries + 1)))?;
         side.chunk = chunk;
         side.must_open()?;
         side.write(0, sectors, b'a')?;
