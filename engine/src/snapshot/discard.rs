@@ -117,7 +117,8 @@ impl Snapshot {
         }
         let extent = self.origin.extent_at(offset, len)?;
         if extent.zero {
-            // As far as nothing is mapped over the hole.
+            // As far as nothing is mapped over the hole; the origin may have become one just now.
+            self.before_second_look();
             let piece = self.map(offset, extent.len);
             return Ok(if piece.place == Place::Origin {
                 piece.len

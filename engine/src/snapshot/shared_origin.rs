@@ -143,12 +143,19 @@ impl Snapshot {
         }
     }
 
+    /// Between a look at the origin and the look at the exceptions that tells what it was worth.
+    pub(super) fn before_second_look(&self) {
+        if self.shared_origin.is_some() {
+            // Pairs with the fence between a save and the write to the origin: who saw what was
+            // written sees the exception, too.
+            fence(Ordering::SeqCst);
+        }
+    }
+
     /// How many bytes from `offset` on, of these `len`, have no exception: what was read of them
     /// from the origin before is from before any change.
     fn still_unmapped(&self, offset: u64, len: u64) -> u64 {
-        // Pairs with the fence between a save and the write to the origin: a read that saw what was
-        // written sees the exception, too.
-        fence(Ordering::SeqCst);
+        self.before_second_look();
         let mut unmapped = 0;
         while unmapped < len {
             let piece = self.map(offset + unmapped, len - unmapped);
