@@ -19,6 +19,9 @@ _usnap() {
             usnap,check)
                 cmd="usnap__subcmd__check"
                 ;;
+            usnap,compact)
+                cmd="usnap__subcmd__compact"
+                ;;
             usnap,create)
                 cmd="usnap__subcmd__create"
                 ;;
@@ -37,6 +40,9 @@ _usnap() {
             usnap,generate)
                 cmd="usnap__subcmd__generate"
                 ;;
+            usnap,info)
+                cmd="usnap__subcmd__info"
+                ;;
             usnap,merge)
                 cmd="usnap__subcmd__merge"
                 ;;
@@ -45,6 +51,9 @@ _usnap() {
                 ;;
             usnap,repair)
                 cmd="usnap__subcmd__repair"
+                ;;
+            usnap,resize)
+                cmd="usnap__subcmd__resize"
                 ;;
             usnap,restore)
                 cmd="usnap__subcmd__restore"
@@ -77,7 +86,7 @@ _usnap() {
 
     case "${cmd}" in
         usnap)
-            opts="-v -h -V --log-format --log-level --verbose --help --version serve serve-origin snapshot create status check dump repair restore merge export diff patch demo generate"
+            opts="-v -h -V --log-format --log-level --verbose --help --version serve serve-origin snapshot create status check dump repair restore compact resize info merge export diff patch demo generate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -106,6 +115,36 @@ _usnap() {
             fi
             case "${prev}" in
                 --origin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "off error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        usnap__subcmd__compact)
+            opts="-v -h -V --chunk-size --cow-size --keep-equal --force-origin --log-format --log-level --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --chunk-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cow-size)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -284,6 +323,32 @@ _usnap() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        usnap__subcmd__info)
+            opts="-v -h -V --origin --json --log-format --log-level --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --origin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "off error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         usnap__subcmd__merge)
             opts="-v -h -V --force-origin --batch --journal --log-format --log-level --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -355,6 +420,28 @@ _usnap() {
                     COMPREPLY=($(compgen -W "replay discard" -- "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "off error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        usnap__subcmd__resize)
+            opts="-v -h -V --shrink --log-format --log-level --verbose --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --log-format)
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0

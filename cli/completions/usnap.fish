@@ -44,6 +44,9 @@ complete -c usnap -n "__fish_usnap_needs_command" -f -a "check" -d 'Check a COW 
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "dump" -d 'Print the metadata of a COW file'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "repair" -d 'Repair the metadata of a COW file'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "restore" -d 'Restore the metadata of a COW file from a dump'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "compact" -d 'Make a new, smaller COW file of the same snapshot'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "resize" -d 'Make a COW file longer or shorter'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "info" -d 'Show what a COW file is and how its chunks lie'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "merge" -d 'Merge a COW file back into its origin'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "export" -d 'Write what an image and its COW files show to one raw image'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "diff" -d 'List the byte ranges that COW files change, or write them as a diff'
@@ -265,6 +268,46 @@ complete -c usnap -n "__fish_usnap_using_subcommand restore" -l repack -d 'Fill 
 complete -c usnap -n "__fish_usnap_using_subcommand restore" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
 complete -c usnap -n "__fish_usnap_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c usnap -n "__fish_usnap_using_subcommand restore" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand compact" -l chunk-size -d 'Another chunk size: larger chunks are filled from the origin, smaller ones are left out where they equal it [default: the old one]' -r
+complete -c usnap -n "__fish_usnap_using_subcommand compact" -l cow-size -d 'Size of the new file in bytes [default: the least; it is full then]' -r
+complete -c usnap -n "__fish_usnap_using_subcommand compact" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand compact" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand compact" -l keep-equal -d 'Keep chunks that hold what the origin holds'
+complete -c usnap -n "__fish_usnap_using_subcommand compact" -l force-origin -d 'Go on although the origin is not the one on record'
+complete -c usnap -n "__fish_usnap_using_subcommand compact" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand compact" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand compact" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand resize" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand resize" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand resize" -l shrink -d 'Make it as short as it can be'
+complete -c usnap -n "__fish_usnap_using_subcommand resize" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand resize" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand resize" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand info" -l origin -d 'Image that the COW file belongs to; all data is read and compared' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand info" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand info" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand info" -l json -d 'Print JSON'
+complete -c usnap -n "__fish_usnap_using_subcommand info" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand info" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand info" -s V -l version -d 'Print version'
 complete -c usnap -n "__fish_usnap_using_subcommand merge" -l batch -d 'How much data is copied before the origin is flushed and the COW file\'s entries are cleared' -r
 complete -c usnap -n "__fish_usnap_using_subcommand merge" -l journal -d 'What to do with the journal of a server that was killed, where it is in doubt' -r -f -a "replay\t'Merge what it has, although something speaks against it'
 discard\t'Remove it: what it has is lost'"

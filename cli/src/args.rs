@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use usnap_format::ChunkSize;
 
 use crate::commands::{
-    check, create, demo, diff, dump, export, generate, merge, patch, repair, restore, serve,
-    serve_origin, snapshot, status,
+    check, compact, create, demo, diff, dump, export, generate, info, merge, patch, repair, resize,
+    restore, serve, serve_origin, snapshot, status,
 };
 use crate::logging::LogArgs;
 use crate::size;
@@ -44,6 +44,9 @@ pub(crate) enum Command {
     Dump(dump::Args),
     Repair(repair::Args),
     Restore(restore::Args),
+    Compact(compact::Args),
+    Resize(resize::Args),
+    Info(info::Args),
     Merge(merge::Args),
     Export(export::Args),
     Diff(diff::Args),

@@ -8,7 +8,7 @@ use usnap_test_support::{Lab, Tool};
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
 
 /// Every command, with arguments that are right except that `FILE` stands for a file.
-const COMMANDS: [(&str, &[&str]); 14] = [
+const COMMANDS: [(&str, &[&str]); 17] = [
     ("serve", &["FILE", "--read-only", "--single"]),
     ("serve-origin", &["FILE", "--single"]),
     ("snapshot", &["list", "FILE"]),
@@ -18,6 +18,9 @@ const COMMANDS: [(&str, &[&str]); 14] = [
     ("dump", &["FILE"]),
     ("repair", &["FILE"]),
     ("restore", &["FILE", "new.cow"]),
+    ("compact", &["FILE", "FILE", "new.cow"]),
+    ("resize", &["FILE", "1M"]),
+    ("info", &["FILE"]),
     ("merge", &["FILE", "ORIGIN"]),
     ("export", &["FILE", "FILE", "new.img"]),
     ("diff", &["FILE", "FILE"]),
@@ -161,7 +164,7 @@ fn an_empty_and_a_tiny_file_are_no_store() -> Result<()> {
     for content in ["", "x", "SnAp", "SnAp\u{1}\0\0\0\u{1}\0\0\0"] {
         std::fs::write(scratch.join("tiny"), content)?;
         for (name, tool) in on_file("tiny")
-            .filter(|(name, _)| !matches!(*name, "serve" | "serve-origin" | "create"))
+            .filter(|(name, _)| !matches!(*name, "serve" | "serve-origin" | "create" | "compact"))
         {
             let output = tool.current_dir(scratch.path()).run()?;
             ensure!(

@@ -9,11 +9,13 @@
 
 pub mod chain;
 pub mod check;
+pub mod compact;
 pub mod device;
 pub mod diff;
 pub mod dump;
 mod error;
 pub mod export;
+pub mod info;
 mod journal;
 pub mod merge;
 mod num;
@@ -21,6 +23,7 @@ pub mod origin;
 pub mod patch;
 mod pieces;
 pub mod repair;
+pub mod resize;
 pub mod restore;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -1,15 +1,18 @@
 //! The commands, one file each: what can be typed, what it means, and the run of it.
 
 pub(crate) mod check;
+pub(crate) mod compact;
 pub(crate) mod create;
 pub(crate) mod demo;
 pub(crate) mod diff;
 pub(crate) mod dump;
 pub(crate) mod export;
 pub(crate) mod generate;
+pub(crate) mod info;
 pub(crate) mod merge;
 pub(crate) mod patch;
 pub(crate) mod repair;
+pub(crate) mod resize;
 pub(crate) mod restore;
 pub(crate) mod serve;
 pub(crate) mod serve_origin;
@@ -33,6 +36,9 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Dump(args) => dump::run(&args),
         Command::Repair(args) => repair::run(&args),
         Command::Restore(args) => restore::run(&args),
+        Command::Compact(args) => compact::run(&args),
+        Command::Resize(args) => resize::run(&args),
+        Command::Info(args) => info::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Diff(args) => diff::run(&args),

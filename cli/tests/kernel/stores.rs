@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use usnap_test_support::lab::{Untouched, sha256_of_bytes, text};
 use usnap_test_support::pattern::random_file;
 use usnap_test_support::raw_client::command;
@@ -69,12 +69,15 @@ fn the_kernel_activates_what_usnap_wrote_and_usnap_goes_on_after_the_kernel() ->
     }
     stores.push(store_of_many_areas(&scratch, &origins)?);
     stores.push(full_store(&scratch, &origins)?);
+    for (name, chunk_size) in [("512", "512"), ("4K", "16K"), ("64K", "4K")] {
+        stores.push(compacted(&scratch, &origins, &stores, name, chunk_size)?);
+    }
 
     let more = scratch.join("more");
     random_file(&more, 3 * MIB, 3)?;
     let continued: Vec<&str> = stores
         .iter()
-        .filter(|s| s.name != "full")
+        .filter(|s| s.name != "full" && !s.name.starts_with("compacted"))
         .map(|s| s.name.as_str())
         .collect();
     let mut guest = Guest::new()
@@ -249,6 +252,32 @@ fn small_store(
         cow,
         chunk_bytes,
         served,
+    })
+}
+
+/// What `usnap compact` makes of one of `stores`: as short as it can be, of another chunk size.
+fn compacted(
+    scratch: &Scratch,
+    origins: &Origins,
+    stores: &[OurStore],
+    name: &str,
+    chunk_size: &str,
+) -> Result<OurStore> {
+    let store = stores.iter().find(|store| store.name == name);
+    let store = store.context("there is no such store")?;
+    let cow = scratch.join(&format!("compacted-{name}.cow"));
+    LAB.usnap(&["compact", "--chunk-size", chunk_size])
+        .args([&origins.small, &store.cow, &cow])
+        .ok()?;
+    LAB.check_is_clean(&cow)?;
+    assert_eq!(served_digest(&origins.small, &cow)?, store.served, "{name}");
+    let size = CHUNK_SIZES.iter().find(|(size, _)| *size == chunk_size);
+    Ok(OurStore {
+        name: format!("compacted-{name}"),
+        large_origin: false,
+        cow,
+        chunk_bytes: size.context("there is no such size")?.1,
+        served: store.served.clone(),
     })
 }
 

@@ -18,6 +18,7 @@ use crate::num::to_usize;
 use crate::store::persistent::walk::{AreaWalk, HeaderSector, read_header};
 
 pub use read::{ReadOptions, read};
+pub(crate) use status::Summary;
 pub use status::status;
 pub use write::{DumpForm, DumpWriter};
 

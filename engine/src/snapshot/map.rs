@@ -47,6 +47,13 @@ impl Snapshot {
         }
     }
 
+    /// Whether the content at `offset` is the COW device's, and for how many bytes that holds at
+    /// least. `len` > 0 and the range inside the snapshot.
+    pub(crate) fn changed_run(&self, offset: u64, len: u64) -> (bool, u64) {
+        let piece = self.map(offset, len);
+        (matches!(piece.place, Place::Cow { .. }), piece.len)
+    }
+
     /// Where a new chunk begins on the COW device, in bytes. Every mapped chunk lies inside the
     /// device, so this can't overflow.
     #[inline]
