@@ -484,7 +484,7 @@ _usnap() {
             return 0
             ;;
         usnap__subcmd__serve)
-            opts="-r -U -s -v -h -V --layer --cow --transient --read-only --cow-size --max-cow --chunk-size --label --ram-limit --force-origin --adopt --on-space --durability --discard --journal --commit-interval --name --description --socket --listen --single --max-connections --handshake-timeout --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
+            opts="-r -U -s -v -h -V --layer --cow --transient --read-only --merge --cow-size --max-cow --chunk-size --label --ram-limit --force-origin --adopt --on-space --durability --discard --journal --commit-interval --name --description --socket --listen --single --max-connections --handshake-timeout --run --pid-file --exit-with-parent --log-format --log-level --verbose --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -89,6 +89,7 @@ debug\t''
 trace\t''"
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l transient -d 'Keep the changes in memory; they are gone at exit'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -s r -l read-only -d 'Refuse writes; with --cow, serve the changes that are there'
+complete -c usnap -n "__fish_usnap_using_subcommand serve" -l merge -d 'Merge the COW file into ORIGIN while it is served'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l force-origin -d 'Serve although the origin (or a layer) is not the one that the COW was made for'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l adopt -d 'Remember this origin in the COW, if it remembers none or with --force-origin'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -s s -l single -d 'Serve one client on standard input and output, then exit'

@@ -4,6 +4,7 @@
 use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
+use usnap_engine::merge::{MergeProgress, MergeState};
 use usnap_engine::{Space, SpaceLimit, StatusReport};
 use usnap_format::Status;
 use usnap_nbd::server::Counts;
@@ -25,6 +26,9 @@ pub(crate) struct Report {
     /// What it is of an origin that is served with its snapshots; null otherwise.
     #[serde(default)]
     pub(crate) snapshot: Option<SnapshotPart>,
+    /// How far a merge into the origin is that goes on while it is served; null otherwise.
+    #[serde(default)]
+    pub(crate) merge: Option<MergePart>,
     /// Who has the file locked, where no server answers; null otherwise.
     #[serde(default)]
     pub(crate) in_use_by: Option<String>,
@@ -69,6 +73,50 @@ pub(crate) struct SnapshotPart {
     pub(crate) state: String,
     /// Why it was dropped.
     pub(crate) why: Option<String>,
+}
+
+/// A merge of a store that is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MergePart {
+    /// `running`, `done` or `failed`.
+    pub(crate) state: String,
+    pub(crate) chunks_left: u64,
+    /// How many there were when this server began.
+    pub(crate) chunks_total: u64,
+    /// Why it failed.
+    pub(crate) why: Option<String>,
+}
+
+impl From<&MergeProgress> for MergePart {
+    fn from(progress: &MergeProgress) -> Self {
+        let (state, why) = match &progress.state {
+            MergeState::Running => ("running", None),
+            MergeState::Done => ("done", None),
+            MergeState::Failed(why) => ("failed", Some(why.clone())),
+        };
+        Self {
+            state: state.to_owned(),
+            chunks_left: progress.chunks_left,
+            chunks_total: progress.chunks_total,
+            why,
+        }
+    }
+}
+
+/// A line.
+impl fmt::Display for MergePart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let left = format!("{} of {} chunks left", self.chunks_left, self.chunks_total);
+        match (&*self.state, &self.why) {
+            ("done", _) => writeln!(f, "merged into the origin, which is served now"),
+            ("failed", why) => writeln!(
+                f,
+                "the merge into the origin failed, {left}; serve it again to go on: {}",
+                one_line(why.as_deref().unwrap_or("no reason is known"))
+            ),
+            _ => writeln!(f, "merging into the origin: {left}"),
+        }
+    }
 }
 
 /// What only a running server knows.
@@ -170,6 +218,7 @@ impl Report {
             },
             server: None,
             snapshot: None,
+            merge: None,
             in_use_by: None,
             chunk_size_bytes: report.chunk_size.bytes(),
             cow_size_bytes: report.cow_size_bytes,
@@ -273,6 +322,9 @@ impl fmt::Display for Report {
                 writeln!(f, "{}", one_line(why))?;
             }
         }
+        if let Some(part) = &self.merge {
+            part.fmt(f)?;
+        }
         let mut line = count(self.exceptions_committed, "exception");
         if self.exceptions_uncommitted > 0 {
             write!(
@@ -303,6 +355,7 @@ impl fmt::Display for Report {
         }
         if self.persistent {
             let origin = match (self.remembers_origin, &self.identity_damage) {
+                (true, _) if self.merge.is_some() => "remembered, and changing",
                 (true, _) if self.origin_changing => {
                     "remembered, and changing: a merge into it, or its own server, did not end"
                 }
@@ -367,6 +420,7 @@ mod tests {
             state: "active".into(),
             server: None,
             snapshot: None,
+            merge: None,
             in_use_by: None,
             chunk_size_bytes: 4096,
             cow_size_bytes: 1 << 20,
@@ -434,6 +488,39 @@ mod tests {
             invalid.contains("\ninvalid: ") && !invalid.contains("\nfull: "),
             "{invalid}"
         );
+    }
+
+    #[test]
+    fn a_merge_that_is_served_is_told_with_what_is_left() {
+        let told = |state, left| {
+            let (chunks_left, chunks_total) = (left, 456);
+            let progress = MergeProgress {
+                state,
+                chunks_left,
+                chunks_total,
+            };
+            let report = Report {
+                merge: Some(MergePart::from(&progress)),
+                origin_changing: true,
+                ..sample()
+            };
+            report.to_string()
+        };
+        let running = told(MergeState::Running, 123);
+        let line = "\nmerging into the origin: 123 of 456 chunks left\n";
+        assert!(running.contains(line), "{running}");
+        assert!(running.contains("origin remembered, and changing\n"));
+        let done = told(MergeState::Done, 0);
+        assert!(
+            done.contains("\nmerged into the origin, which is"),
+            "{done}"
+        );
+        let failed = told(MergeState::Failed("EIO".to_owned()), 7);
+        assert!(
+            failed.contains("failed, 7 of 456 chunks left; "),
+            "{failed}"
+        );
+        assert!(failed.contains("to go on: EIO\n"), "{failed}");
     }
 
     #[test]

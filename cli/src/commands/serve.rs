@@ -9,7 +9,7 @@ use super::service::{Discard, Journal, KeepingArgs, ServiceArgs, refuse_long_tex
 use crate::args::{chunk_size_parser, size_parser};
 use crate::exit_code::ExitCode;
 use crate::failure::{Failure, Result};
-use crate::serve::{self, Changes, CowPlan, Plan};
+use crate::serve::{self, Changes, CowPlan, MergePlan, Plan};
 
 /// Serve an image over NBD, writable, keeping the changes aside
 ///
@@ -29,7 +29,7 @@ use crate::serve::{self, Changes, CowPlan, Plan};
 #[command(group = ArgGroup::new("changes").args(["cow", "transient", "read_only"])
     .required(true).multiple(true))]
 pub(crate) struct Args {
-    /// Image or block device to serve; it is never written to
+    /// Image or block device to serve; it is never written to, but with --merge
     #[arg(value_name = "ORIGIN")]
     origin: PathBuf,
 
@@ -49,6 +49,18 @@ pub(crate) struct Args {
     /// Refuse writes; with --cow, serve the changes that are there
     #[arg(long, short, help_heading = "Changes")]
     read_only: bool,
+    /// Merge the COW file into ORIGIN while it is served
+    ///
+    /// ORIGIN is written to: it becomes what the snapshot is, and the COW file empty, as with
+    /// `usnap merge` and the kernel's snapshot-merge. Nobody else may be using ORIGIN. Clients read
+    /// and write meanwhile, and wait only, for moments, where they write to what is just being merged.
+    /// Then ORIGIN itself is served until the server is told to end; `usnap status` tells how far it
+    /// is. What interrupts it, kill -9 and a power cut too, loses nothing: the same command goes on,
+    /// and so do `usnap merge` and a kernel; until then only both files together show the
+    /// snapshot. TRIM does nothing. No journal is needed and none is kept.
+    #[arg(long, requires = "cow", conflicts_with_all = ["read_only", "transient", "layers", "max_cow",
+          "cow_size", "chunk_size", "label", "adopt"], help_heading = "Changes")]
+    merge: bool,
     /// Size of a COW file that is created; it is sparse [default: what can never be full]
     #[arg(long, value_name = "SIZE", value_parser = size_parser(), requires = "cow",
           help_heading = "Changes")]
@@ -117,6 +129,7 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
             args.force_origin && args.layers.is_empty(),
         ),
         ("--adopt", args.adopt),
+        ("--merge", args.merge),
         ("--journal", args.keeping.journal != Journal::Auto),
     ];
     if let Some((option, _)) = for_cow
@@ -140,6 +153,11 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
             "cannot use {option} with --read-only: nothing is written"
         )));
     }
+    if let Some((option, _)) = for_writers.iter().find(|(_, typed)| *typed && args.merge) {
+        return Err(Failure::usage(format!(
+            "cannot use {option} with --merge: nothing is added to the COW file"
+        )));
+    }
     if let (Some(size), Some(max)) = (args.cow_size, args.max_cow)
         && size > max
     {
@@ -150,6 +168,11 @@ fn plan(args: Args, activated: bool) -> Result<Plan> {
     refuse_long_texts(&args.name, args.description.as_deref())?;
     let service = args.service.plan(&args.keeping, activated)?;
     let changes = match (args.cow, args.transient) {
+        (Some(cow), _) if args.merge => Changes::Merge(MergePlan {
+            cow,
+            every_write: args.keeping.is_every_write(),
+            journal: args.keeping.journal.into(),
+        }),
         (Some(path), _) => Changes::Cow(CowPlan {
             path,
             size_bytes: args.cow_size,
@@ -279,6 +302,15 @@ mod tests {
             "o --read-only --on-space 80:true",
             "o --read-only --discard ignore",
             "o --cow c --discard never",
+            "o --merge",
+            "o --merge --transient",
+            "o --merge --read-only",
+            "o --cow c --merge --read-only",
+            "o --cow c --merge --max-cow 1G",
+            "o --cow c --merge --layer l",
+            "o --cow c --merge --adopt",
+            "o --cow c --merge --discard ignore",
+            "o --cow c --merge --on-space 80:true",
             "o --cow c --on-space 80",
             "o --cow c --on-space 101:true",
             "o --read-only --chunk-size 4K",

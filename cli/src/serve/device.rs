@@ -44,7 +44,8 @@ impl Served {
             Origin::open_with_layers(&plan.origin, &plan.layers, plan.force_origin)?;
         notes.iter().for_each(|note| tracing::warn!("{note}"));
         match &plan.changes {
-            Changes::Refused => {
+            // `run` has another offer for a merge.
+            Changes::Refused | Changes::Merge(_) => {
                 let export = Export::new(plan.name.clone(), Arc::new(origin));
                 Ok(Self::new(plan, export, None, None))
             }

@@ -8,6 +8,7 @@ mod commit_timer;
 mod device;
 mod host;
 mod memory;
+mod merging;
 pub(crate) mod origin;
 mod parent;
 mod pid_file;
@@ -30,6 +31,8 @@ use usnap_format::ChunkSize;
 pub(crate) use self::activation::activated;
 use self::device::Served;
 pub(crate) use self::device::never_full;
+pub(crate) use self::merging::MergePlan;
+use self::merging::Merging;
 use self::space::OnSpace;
 use crate::exit_code::ExitCode;
 use crate::failure::Result;
@@ -73,6 +76,8 @@ pub(crate) enum Changes {
         limit_bytes: Option<u64>,
         discard: Discard,
     },
+    /// To a COW file that is merged into the origin meanwhile.
+    Merge(MergePlan),
     /// Nowhere: the export is read-only.
     Refused,
 }
@@ -111,5 +116,8 @@ pub(crate) enum Place {
 
 /// Serves until told to end.
 pub(crate) fn run(plan: &Plan) -> Result<ExitCode> {
+    if let Changes::Merge(merging) = &plan.changes {
+        return host::run(&plan.service, || Merging::open(plan, merging).map(Arc::new));
+    }
     host::run(&plan.service, || Served::open(plan).map(Arc::new))
 }
