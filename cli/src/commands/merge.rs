@@ -39,7 +39,8 @@ pub(crate) struct Args {
     force_origin: bool,
     /// How much data is copied before the origin is flushed and the COW file's entries are cleared
     ///
-    /// It lies in memory: 1G at most, and 64M unless something else is asked for.
+    /// 1G at most, and 256M unless something else is asked for. Of it 64M lie in memory. More in one
+    /// batch is faster where the changes are scattered; after a kill the last batch is copied again.
     #[arg(long, value_name = "SIZE", value_parser = size_parser(), default_value_t = DEFAULT_BATCH_BYTES,
           hide_default_value = true)]
     batch: u64,

@@ -1,5 +1,5 @@
-//! Copying a batch's chunks: read in the order of the COW device, written in the order of the
-//! origin, both in pieces as large as the chunks lie together.
+//! Copying a batch's chunks, a window after the other: each is read in the order of the COW device
+//! and written in the order of the origin, both in pieces as large as the chunks lie together.
 
 use usnap_format::{ChunkSize, Exception, NewChunk, OldChunk};
 
@@ -11,7 +11,10 @@ use crate::num::to_usize;
 /// One read or write is at most so long; more brings nothing, and a stop is looked for between two.
 const PIECE_BYTES: u64 = 4 << 20;
 
-/// Where a chunk of the batch goes, and where it lies in memory.
+/// So much data lies in memory, and one chunk at least.
+const WINDOW_BYTES: u64 = 64 << 20;
+
+/// Where a chunk goes, and where it lies in memory.
 #[derive(Clone, Copy)]
 struct Target {
     old_chunk: OldChunk,
@@ -19,7 +22,7 @@ struct Target {
     index: u64,
 }
 
-/// The memory that copying takes: a batch of data, and a piece. It is kept from batch to batch.
+/// The memory that copying takes: a window of data, and a piece. It is kept from batch to batch.
 #[derive(Default)]
 pub(crate) struct Copier {
     data: Vec<u8>,
@@ -42,10 +45,27 @@ impl Copier {
     ) -> Result<bool> {
         let mut sources = batch.entries.clone();
         sources.sort_unstable_by_key(|exception| exception.new_chunk);
-        if !self.read(cow, chunk_size, &sources, is_stopped)? {
+        for window in sources.chunks(to_usize((WINDOW_BYTES / chunk_size.bytes()).max(1))) {
+            if !self.copy_window(cow, origin, chunk_size, window, is_stopped)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Copies the chunks of `sources`, which are sorted by where they lie.
+    fn copy_window(
+        &mut self,
+        cow: &dyn BlockDevice,
+        origin: &dyn BlockDevice,
+        chunk_size: ChunkSize,
+        sources: &[Exception],
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Result<bool> {
+        if !self.read(cow, chunk_size, sources, is_stopped)? {
             return Ok(false);
         }
-        let targets = (0..).zip(&sources).map(|(index, exception)| Target {
+        let targets = (0..).zip(sources).map(|(index, exception)| Target {
             old_chunk: exception.old_chunk,
             index,
         });

@@ -21,7 +21,6 @@ use self::copy::Copier;
 use self::walk::Tail;
 use crate::device::BlockDevice;
 use crate::error::{Error, Result};
-use crate::num::to_usize;
 use crate::origin::Identify;
 use crate::store::persistent::create::write_identity;
 use crate::store::persistent::walk::HeaderSector;
@@ -30,8 +29,9 @@ pub use online::{MergeProgress, MergeState, OnlineMerge, OnlineOptions};
 pub use open::{Merge, MergeOptions, merge_device, serve_device};
 
 /// The size of a batch in bytes of data, where nothing else is asked for.
-pub const DEFAULT_BATCH_BYTES: u64 = 64 << 20;
-/// The largest: a batch lies in memory.
+/// The origin's writes are scattered, and the more of them one flush has the more lie together.
+pub const DEFAULT_BATCH_BYTES: u64 = 256 << 20;
+/// The largest: what an interrupted batch leaves is looked for (`areas_left_over`).
 pub const MAX_BATCH_BYTES: u64 = 1 << 30;
 
 /// Who watches a merge.
@@ -174,12 +174,11 @@ fn areas_left_over(chunk_size: ChunkSize) -> u64 {
 
 /// Refuses a batch size that makes no sense.
 fn check_batch(batch_bytes: u64) -> Result<()> {
-    if (1..=MAX_BATCH_BYTES).contains(&batch_bytes) && to_usize(batch_bytes) < usize::MAX {
+    if (1..=MAX_BATCH_BYTES).contains(&batch_bytes) {
         return Ok(());
     }
     let context = format!(
-        "cannot merge in batches of {batch_bytes} bytes: a batch lies in memory, and is \
-         {MAX_BATCH_BYTES} bytes at most"
+        "cannot merge in batches of {batch_bytes} bytes: a batch is {MAX_BATCH_BYTES} bytes at most"
     );
     Err(Error::new(crate::ErrorKind::Usage, context))
 }

@@ -25,8 +25,8 @@ use crate::table::ExceptionTable;
 pub struct MergeOptions {
     /// Merge although the origin is not the one that the store was made for.
     pub force_origin: bool,
-    /// So much data is copied before the origin is flushed and the entries are cleared. It lies in
-    /// memory: `MAX_BATCH_BYTES` at most.
+    /// So much data is copied before the origin is flushed and the entries are cleared:
+    /// `MAX_BATCH_BYTES` at most.
     pub batch_bytes: u64,
     /// What becomes of a journal that a killed server left.
     pub journal: JournalMode,

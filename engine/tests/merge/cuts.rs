@@ -50,6 +50,19 @@ impl<'a> Judge<'a> {
         Ok(())
     }
 
+    /// Cuts the power after the last event of `film`.
+    pub(crate) fn end(&mut self, film: &Film) -> Result<(), String> {
+        let mut cow = CrashState::new(self.pair.cow.clone());
+        let mut origin = CrashState::new(self.pair.origin.clone());
+        for (which, event) in film {
+            match which {
+                Which::Cow => cow.add(event),
+                Which::Origin => origin.add(event),
+            }
+        }
+        self.cut(&cow, &origin)
+    }
+
     fn cut(&mut self, cow: &CrashState, origin: &CrashState) -> Result<(), String> {
         let len = self.pair.origin.len();
         let origins: Vec<Vec<u8>> = origin.some_images(IMAGES, self.random.next()).collect();

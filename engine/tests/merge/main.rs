@@ -3,11 +3,13 @@
 //!   judged: the store over the origin shows what it showed, also once a kernel has written on, and
 //!   another merge ends with the origin as the snapshot was. `canaries` break one rule each, and
 //!   must be caught by the same judge.
+//! - `faults`: each call to either device fails once, and what that leaves is judged in the same way.
 // Tells clippy that the helpers here are tests too.
 #![cfg(test)]
 
 mod canaries;
 mod cuts;
+mod faults;
 mod film;
 mod stores_of;
 
