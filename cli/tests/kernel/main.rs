@@ -6,6 +6,7 @@
 mod capacity;
 mod devices;
 mod discard;
+mod merged;
 mod mounts;
 mod origin;
 mod repaired;
