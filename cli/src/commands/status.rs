@@ -6,9 +6,10 @@ use usnap_engine::device::holder;
 
 use crate::control;
 use crate::exit_code::ExitCode;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output;
 use crate::report::Report;
+use crate::serve::origin::request::Answer;
 
 /// Show how full a COW file is
 ///
@@ -32,9 +33,17 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let live = control::ask(&args.cow);
     // An answer that can't be read is another version's; the file can be.
-    let report = match live.and_then(|answer| serde_json::from_str::<Report>(&answer).ok()) {
-        Some(report) => report,
-        None => Report {
+    let report = match live.as_deref().map(serde_json::from_str::<Report>) {
+        Some(Ok(report)) => report,
+        Some(Err(_)) if live.is_some_and(|answer| is_of_origin(&answer)) => {
+            return Err(Failure::new(format!(
+                "cannot show the status of {}: it is no COW but an origin, served with its \
+                 snapshots",
+                args.cow.display()
+            ))
+            .with_hint(format!("usnap snapshot list {}", args.cow.display())));
+        }
+        _ => Report {
             in_use_by: holder(&args.cow),
             ..Report::at_rest(&usnap_engine::dump::status(&args.cow)?)
         },
@@ -45,4 +54,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         output::print(&report.to_string())?;
     }
     Ok(ExitCode::Success)
+}
+
+/// Whether that is what the server of an origin answers.
+fn is_of_origin(answer: &str) -> bool {
+    serde_json::from_str::<Answer>(answer).is_ok_and(|answer| answer.list.is_some())
 }

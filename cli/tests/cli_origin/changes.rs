@@ -132,3 +132,55 @@ fn only_its_user_can_ask_a_server() -> Result<()> {
     ensure!(left.is_empty(), "left behind: {left:?}");
     Ok(())
 }
+
+#[test]
+fn a_cow_file_that_is_there_already_becomes_a_snapshot_of_the_moment_it_is_added() -> Result<()> {
+    let mut world = World::new("made", 16)?;
+    let cow = world.cow("made");
+    LAB.usnap(&["create", lab::text(&cow)?, "--size", "20M"])
+        .args(["--chunk-size", "8K", "--label", "made"])
+        .ok()?;
+    let server = world.serve(&[], &[])?;
+    let mut client = RawClient::connect(&server.socket())?;
+    world.change(&mut client, 10)?;
+    let added = world.snapshot("add", &[&world.spec("made", ",chunk-size=4K")])?;
+    ensure!(added.status.success(), "{added}");
+    ensure!(added.stderr.contains("is tied to origin"), "{added}");
+    let moment = world.bytes.clone();
+    world.change(&mut client, 10)?;
+    shows(&server, "made", &moment)?;
+    let listed = world.listed("made")?;
+    ensure!(listed["chunk_size_bytes"] == 8192, "{listed}");
+    let log = server.stop()?;
+    ensure!(log.contains("has a chunk size of 8 KiB"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn the_room_of_each_snapshot_is_watched() -> Result<()> {
+    let world = World::new("watched", 17)?;
+    let said = world.scratch.join("said");
+    let hook = format!("50:echo $USNAP_COW $USNAP_PERCENT >> {}", said.display());
+    let specs = [world.spec("small", ",cow-size=1M"), world.spec("large", "")];
+    let server = world.serve(&specs, &["--on-space", &hook])?;
+    let mut client = RawClient::connect(&server.socket())?;
+    client.write_at(0, &[1; 600 << 10])?;
+    let log = server.stop()?;
+    let expected = format!("{} 50\n", world.cow("small").display());
+    ensure!(std::fs::read_to_string(said)? == expected, "{log}");
+    Ok(())
+}
+
+#[test]
+fn the_status_of_an_origin_is_asked_for_by_another_command() -> Result<()> {
+    let world = World::new("status", 18)?;
+    let server = world.serve(&[world.spec("one", "")], &[])?;
+    let origin = world.origin();
+    let refused = LAB.usnap(&["status", lab::text(&origin)?]).fails_with(1)?;
+    ensure!(
+        refused.stderr.contains("\nhint: usnap snapshot list "),
+        "{refused}"
+    );
+    server.stop()?;
+    Ok(())
+}
