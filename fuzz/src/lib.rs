@@ -5,6 +5,7 @@
 //! Each body says what it reached, so that a test can see that its inputs go everywhere.
 
 mod canary;
+mod diff_stream;
 mod handshake;
 #[path = "../../engine/tests/support/history/mod.rs"]
 mod history;
@@ -16,6 +17,7 @@ mod store_repair;
 mod transmission;
 
 pub use canary::canary;
+pub use diff_stream::diff_stream;
 pub use handshake::nbd_handshake;
 pub use journal_open::journal_open;
 pub use snapshot_ops::snapshot_ops;

@@ -167,6 +167,12 @@ fn journals_bring_back_what_was_written_or_are_refused() {
 }
 
 #[test]
+fn any_bytes_are_patched_or_refused_as_a_diff() {
+    let places = ["refused", "of another device", "patched"];
+    replay("diff_stream", usnap_fuzz::diff_stream, 2_000, &places);
+}
+
+#[test]
 fn histories_hold() {
     let places = ["memory", "snapshots", "files"];
     replay("snapshot_ops", usnap_fuzz::snapshot_ops, 1_000, &places);

@@ -10,6 +10,7 @@ mod merged;
 mod mounts;
 mod origin;
 mod repaired;
+mod stacked;
 mod statements;
 mod stores;
 mod wild;
