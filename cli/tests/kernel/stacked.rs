@@ -43,7 +43,7 @@ fn a_stack_of_snapshot_devices_and_a_stack_of_layers_show_the_same() -> Result<(
     let path = |name: &str| scratch.join(name);
     random_file(&path("origin.img"), 24 * MIB + 3 * 512, 8)?;
     random_file(&path("more.img"), 4 * MIB, 9)?;
-    let size = ["--cow-size", "16M"].join(" ");
+    let size = "--cow-size 16M";
     written(
         &scratch,
         &format!("--cow a.cow --chunk-size 4K {size}"),
