@@ -1,7 +1,7 @@
 //! Many histories, three ways: all of each on both sides, through the server, and handed over in
 //! the middle.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use usnap_engine::Durability;
 use usnap_test_support::guest::inside_guest;
 use usnap_test_support::{Need, missing, say};
@@ -99,31 +99,41 @@ fn kernel_plays(histories: &[History]) -> Result<Vec<Played>> {
     play_on_kernel(&parts)
 }
 
+/// Also what ends one history alone, an error of ours that no history should meet.
+fn told(verdict: Result<Result<(), String>>) -> Option<String> {
+    match verdict {
+        Ok(verdict) => verdict.err(),
+        Err(error) => Some(format!("we fail: {error:#}")),
+    }
+}
+
 /// The engine, durable at every write and durable at a flush.
 fn direct(histories: &[History]) -> Result<Vec<Option<String>>> {
     let kernel = kernel_plays(histories)?;
-    let verdict = |(history, kernel): (&History, &Played)| -> Result<Option<String>> {
+    let verdict = |(history, kernel): (&History, &Played)| {
         let steps = 0..history.steps.len();
         let each = whole(history, Durability::EveryWrite)?;
         let lazy = whole(history, Durability::Flush)?;
         let each = judge(history, &steps, kernel, &each, Strictness::Bytes);
         let lazy = judge(history, &steps, kernel, &lazy, Strictness::Mappings);
         let lazy = lazy.map_err(|why| format!("durable at a flush: {why}"));
-        Ok(each.and(lazy).err())
+        Ok(each.and(lazy))
     };
-    histories.iter().zip(&kernel).map(verdict).collect()
+    let both = histories.iter().zip(&kernel);
+    Ok(both.map(|both| told(verdict(both))).collect())
 }
 
 /// The program and its server.
 fn served(histories: &[History]) -> Result<Vec<Option<String>>> {
     let kernel = kernel_plays(histories)?;
-    let verdict = |(history, kernel): (&History, &Played)| -> Result<Option<String>> {
+    let verdict = |(history, kernel): (&History, &Played)| {
         let mut side = Served::create(fast_root(), &history.shape)?;
         let ours = play_ours(history, &mut side)?;
         let steps = 0..history.steps.len();
-        Ok(judge(history, &steps, kernel, &ours, Strictness::Bytes).err())
+        Ok(judge(history, &steps, kernel, &ours, Strictness::Bytes))
     };
-    histories.iter().zip(&kernel).map(verdict).collect()
+    let both = histories.iter().zip(&kernel);
+    Ok(both.map(|both| told(verdict(both))).collect())
 }
 
 /// The place to hand over: the nearest to the middle at which nothing is known to one side that the
@@ -161,7 +171,8 @@ fn handed_over(histories: &[History]) -> Result<Vec<Option<String>>> {
         });
         let files = Files::create(fast_root(), &history.shape)?;
         let mut side = Ours::new(files, &history.shape, durability(history).0);
-        let Played { cow, .. } = play(history, 0..middle, &mut side)?;
+        let played = play(history, 0..middle, &mut side);
+        let Played { cow, .. } = played.with_context(|| history.to_string())?;
         let steps = middle..history.steps.len();
         parts.push(Part {
             steps,
@@ -175,13 +186,15 @@ fn handed_over(histories: &[History]) -> Result<Vec<Option<String>>> {
         let [first, second] = kernel else { continue };
         let middle = parts[1].steps.start;
         let (when, strictness) = durability(history);
-        let ours = whole(history, Durability::EveryWrite)?;
+        let ours = whole(history, Durability::EveryWrite);
+        let ours = ours.with_context(|| history.to_string())?;
         let from_us = judge(history, &parts[1].steps, second, &ours, strictness);
         let from_us = from_us.map_err(|why| format!("we, then the kernel: {why}"));
         let judged = judge(history, &parts[0].steps, first, &ours, strictness);
         let files = Files::with_store(fast_root(), &history.shape, &first.cow)?;
         let mut side = Ours::new(files, &history.shape, when);
-        let continued = play(history, middle..history.steps.len(), &mut side)?;
+        let continued = play(history, middle..history.steps.len(), &mut side);
+        let continued = continued.with_context(|| history.to_string())?;
         let continued =
             judged.and_then(|()| continues(history, middle, &continued, &ours.played, strictness));
         let from_them = continued.map_err(|why| format!("the kernel, then we: {why}"));
