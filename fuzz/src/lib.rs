@@ -6,11 +6,13 @@
 
 mod canary;
 mod diff_stream;
+mod dump;
 mod handshake;
 #[path = "../../engine/tests/support/history/mod.rs"]
 mod history;
 mod input;
 mod journal_open;
+mod restore;
 mod snapshot_ops;
 mod store_open;
 mod store_repair;
@@ -18,8 +20,10 @@ mod transmission;
 
 pub use canary::canary;
 pub use diff_stream::diff_stream;
+pub use dump::dump;
 pub use handshake::nbd_handshake;
 pub use journal_open::journal_open;
+pub use restore::restore;
 pub use snapshot_ops::snapshot_ops;
 pub use store_open::store_open;
 pub use store_repair::store_repair;

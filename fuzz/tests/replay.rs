@@ -156,6 +156,18 @@ fn any_bytes_are_repaired_or_left_alone() {
 }
 
 #[test]
+fn any_store_is_dumped_and_restored_bit_for_bit() {
+    let places = ["no store", "sound", "with notes"];
+    replay("dump", usnap_fuzz::dump, 5_000, &places);
+}
+
+#[test]
+fn any_text_is_restored_or_refused_with_the_place() {
+    let places = ["refused", "restored", "filled anew"];
+    replay("restore", usnap_fuzz::restore, 20_000, &places);
+}
+
+#[test]
 fn journals_bring_back_what_was_written_or_are_refused() {
     let places = [
         "refused",
