@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use usnap_test_support::tool::Output;
-use usnap_test_support::{Lab, Tool};
+use usnap_test_support::{Lab, Need, Scratch, Tool, missing};
 
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
 
@@ -73,6 +73,83 @@ fn help_is_a_result_and_names_every_command_and_exit_code() -> Result<()> {
     Ok(())
 }
 
+/// The names below `Commands:` in the help of `words`; none where it is a command of its own.
+fn commands_of(words: &[&str]) -> Result<Vec<String>> {
+    let help = LAB.usnap(words).arg("--help").ok()?;
+    let Some((_, list)) = help.split_once("\nCommands:\n") else {
+        return Ok(Vec::new());
+    };
+    let names = list.lines().take_while(|line| line.starts_with("  "));
+    let names = names.filter_map(|line| line.split_whitespace().next());
+    Ok(names.map(str::to_owned).collect())
+}
+
+#[test]
+fn every_command_is_held_to_the_contract() -> Result<()> {
+    let mut listed = commands_of(&[])?;
+    listed.retain(|name| name != "help");
+    let known: Vec<&str> = COMMANDS.iter().map(|(name, _)| *name).collect();
+    for name in &listed {
+        ensure!(known.contains(&name.as_str()), "COMMANDS lacks {name}");
+    }
+    ensure!(listed.len() == known.len(), "{listed:?}, but {known:?}");
+    Ok(())
+}
+
+#[test]
+fn help_and_man_page_tell_each_option_and_an_example() -> Result<()> {
+    for (name, _) in COMMANDS {
+        let parts = commands_of(&[name])?;
+        let parts = parts.iter().filter(|part| *part != "help");
+        let mut calls: Vec<Vec<&str>> = parts.map(|part| vec![name, part.as_str()]).collect();
+        if calls.is_empty() {
+            calls.push(vec![name]);
+        }
+        for words in calls {
+            let help = LAB.usnap(&words).arg("--help").ok()?;
+            let paragraphs: Vec<&str> = help.split("\n\n").collect();
+            let summary = paragraphs.first().copied().unwrap_or_default();
+            ensure!(
+                !summary.contains('\n') && !summary.ends_with('.'),
+                "{words:?} begins with no summary: {summary}"
+            );
+            let about = paragraphs.get(1).copied().unwrap_or_default();
+            ensure!(
+                !about.starts_with("Usage:") && about.trim_end().ends_with('.'),
+                "{words:?} has no paragraph: {about}"
+            );
+            ensure!(
+                help.contains("Example: usnap ") || help.contains("Examples:"),
+                "{words:?} has no example"
+            );
+            undescribed(&help).with_context(|| format!("{words:?}"))?;
+            let page = format!("man/usnap-{}.1", words.join("-"));
+            let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+            let page = std::fs::read_to_string(&page).with_context(|| format!("{words:?}"))?;
+            let page = page.replace("\\-", "-");
+            ensure!(page.contains(summary), "{words:?}: the man page is another");
+            ensure!(page.contains("Example"), "{words:?}: the man page lacks it");
+        }
+    }
+    Ok(())
+}
+
+/// Expects below each option and argument a line that says what it is.
+fn undescribed(help: &str) -> Result<()> {
+    let lines: Vec<&str> = help.lines().collect();
+    for pair in lines.windows(2) {
+        let [line, next] = pair else { continue };
+        let word = line.trim_start();
+        let indent = line.len() - word.len();
+        let opens = word.starts_with('-') && (2..=6).contains(&indent);
+        if opens || (indent == 2 && (word.starts_with('<') || word.starts_with('['))) {
+            let described = next.starts_with("          ") && next.trim().len() > 8;
+            ensure!(described, "nothing is said of {word}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn every_command_has_short_and_long_help_and_the_version() -> Result<()> {
     for (name, _) in COMMANDS {
@@ -139,6 +216,80 @@ fn a_missing_file_is_named_with_the_reason() -> Result<()> {
         std::fs::read_dir(scratch.path())?.next().is_none(),
         "something was left behind"
     );
+    Ok(())
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_named_with_the_reason() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root && missing(&[Need::Program("setpriv")])? {
+        return Ok(());
+    }
+    // Somebody else must get there, and may write there.
+    let scratch = Scratch::new(std::path::Path::new("/tmp"), "usnap-forbidden")?;
+    let mode = std::fs::Permissions::from_mode;
+    std::fs::set_permissions(scratch.path(), mode(0o777))?;
+    let program = scratch.join("usnap");
+    std::fs::copy(LAB.program(), &program)?;
+    std::fs::write(scratch.join("secret"), "SnAp and more")?;
+    std::fs::set_permissions(scratch.join("secret"), mode(0o000))?;
+    for (name, args) in COMMANDS.into_iter().filter(|(_, args)| !args.is_empty()) {
+        let args = args
+            .iter()
+            .map(|arg| if *arg == "FILE" { "secret" } else { arg });
+        let tool = if is_root {
+            let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+            Tool::new("setpriv").args(nobody).arg(&program)
+        } else {
+            Tool::new(&program)
+        };
+        let output = tool.arg(name).args(args).current_dir(scratch.path());
+        let output = output.fails_with(1)?;
+        is_one_error(&output)?;
+        ensure!(output.stderr.contains("secret"), "{output}");
+        // This one asks the server of that file, not the file.
+        let told = output.stderr.contains("ermission denied") || name == "snapshot";
+        ensure!(told, "{output}");
+    }
+    ensure!(
+        std::fs::read_dir(scratch.path())?.count() == 2,
+        "something was left behind"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_store_that_was_cut_off_is_said_to_be_so_and_left_as_it_is() -> Result<()> {
+    let scratch = LAB.scratch("cut")?;
+    let cut = scratch.join("cut.cow");
+    LAB.usnap(&["create", "--size", "1M"]).arg(&cut).ok()?;
+    std::fs::File::options()
+        .write(true)
+        .open(&cut)?
+        .set_len(5000)?;
+    let before = std::fs::read(&cut)?;
+    for name in ["ORIGIN", "disk.img"] {
+        scratch.sparse_file(name, 1 << 20)?;
+    }
+    // What takes it as a store: as an image it is one of 5000 bytes.
+    let as_image = ["serve", "serve-origin", "snapshot", "create"];
+    for (name, tool) in on_file("cut.cow").filter(|(name, _)| !as_image.contains(name)) {
+        let output = tool.current_dir(scratch.path()).run()?;
+        match output.status.code() {
+            Some(1) => is_one_error(&output)?,
+            Some(3) => {}
+            _ => anyhow::bail!("{name}: {output}"),
+        }
+        ensure!(std::fs::read(&cut)? == before, "{name} changed it");
+        for image in ["ORIGIN", "disk.img"] {
+            let image = std::fs::read(scratch.join(image))?;
+            ensure!(image == vec![0; 1 << 20], "{name} changed an image");
+        }
+        for new in ["new.cow", "new.img"] {
+            ensure!(!scratch.join(new).exists(), "{name} left {new}");
+        }
+    }
     Ok(())
 }
 

@@ -76,7 +76,7 @@ fn kinds() -> String {
         "\n\nJSON: `clean`, `exceptions` and `areas` (how many were read), `finding_count` (may be \
          more than are listed), and the lists `findings` and `notes`; of each `kind`, `area`, \
          `chunk` (the area's, 0 for the header), `index` (the entry in the area), `old_chunk` and \
-         `new_chunk` (null where they do not apply) and `message`.",
+         `new_chunk` (null where they do not apply) and `message`.\n\nExample: usnap check changes.cow --origin disk.img",
     );
     text
 }

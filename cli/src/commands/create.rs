@@ -21,6 +21,7 @@ use crate::size;
 /// it. An existing file is not overwritten without --force. With --origin the file remembers which
 /// image it belongs to, so that a changed or another origin is noticed before it does harm.
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = "Example: usnap create changes.cow --origin disk.img --chunk-size 16K")]
 pub(crate) struct Args {
     /// COW file to create
     #[arg(value_name = "COW")]

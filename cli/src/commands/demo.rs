@@ -40,6 +40,7 @@ const DUMP_LINES: usize = 9;
 /// serves it once more, and shows that the image is unchanged. Takes a few seconds, needs nothing
 /// installed and leaves nothing behind.
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = "Example: usnap demo --pattern")]
 pub(crate) struct Args {
     /// Make an image with a pattern, as where there is no mke2fs to make an ext4 filesystem
     #[arg(long)]

@@ -84,7 +84,9 @@ something to do; 1 something stands in the way and nothing was changed, or it fa
 JSON: `cow`, `dry_run`, `step_count` (may be more than are listed), `steps` (of each `kind`, `area`, \
 `chunk`, `index`, `old_chunk`, `new_chunk`, `from`, `to`, `message`; null where they do not apply), \
 `refusals` (`message`, `hint`; unless the list is empty nothing is done) and `notes`. It is \
-printed before anything is done; the exit code says what came of it.";
+printed before anything is done; the exit code says what came of it.
+
+Example: usnap repair changes.cow --dry-run";
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = RepairOptions {

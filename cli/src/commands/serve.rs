@@ -26,6 +26,9 @@ use crate::serve::{self, Changes, CowPlan, MergePlan, Plan};
 /// anything speaks against that journal, serve refuses and says what (see --journal). Move a COW
 /// file after a clean exit, or together with its journal (.usnap-*.journal).
 #[derive(clap::Args, Debug)]
+#[command(
+    after_long_help = "Example: usnap serve disk.img --cow changes.cow --socket /run/disk.sock"
+)]
 #[command(group = ArgGroup::new("changes").args(["cow", "transient", "read_only"])
     .required(true).multiple(true))]
 pub(crate) struct Args {

@@ -21,6 +21,7 @@ use crate::serve::origin::request::Answer;
 /// less; a server also tells how long it lasts at the rate of the last half a minute. In JSON that
 /// is `space`, with `limited_by` (`cow`, `filesystem` or `memory`).
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = "Example: usnap status changes.cow --json")]
 pub(crate) struct Args {
     /// COW file
     #[arg(value_name = "COW")]
