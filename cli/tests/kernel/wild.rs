@@ -71,6 +71,7 @@ fn used(origin: &Path, cow: &Path, digest: &str, status: &str) -> Result<String>
         .ok();
     said.with_context(|| cow.display().to_string())?;
     LAB.usnap(&["dump", text(cow)?]).ok()?;
+    LAB.usnap(&["info", text(cow)?]).ok()?;
 
     let before = fs::read(cow)?;
     let server = LAB.serve(origin)?.cow(cow).args(&["--read-only"]).start()?;
