@@ -169,6 +169,9 @@ fn who_is_told_to_end_leaves_a_store_that_is_served_and_merged_on() -> Result<()
     for _ in 0..30 {
         bench.step(&mut client)?;
     }
+    while bench.status()?["exceptions_committed"] == 8000 {
+        bench.step(&mut client)?;
+    }
     client.disconnect()?;
     server.stop()?;
     let left = bench.status()?["exceptions_committed"].as_u64();

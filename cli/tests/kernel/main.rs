@@ -7,6 +7,7 @@ mod capacity;
 mod devices;
 mod discard;
 mod merged;
+mod merge_online;
 mod mounts;
 mod origin;
 mod repaired;
