@@ -6,8 +6,8 @@
 mod capacity;
 mod devices;
 mod discard;
-mod merged;
 mod merge_online;
+mod merged;
 mod mounts;
 mod origin;
 mod repaired;
