@@ -16,6 +16,7 @@ mod lock;
 mod mem;
 mod read_only;
 mod stamped;
+mod synced;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -28,6 +29,7 @@ pub use read_only::ReadOnlyDevice;
 
 pub(crate) use lock::{lock_cow, lock_origin_to_write, share_with_qemu};
 pub(crate) use stamped::StampedDevice;
+pub(crate) use synced::SyncedDevice;
 
 /// How `zero_at` may do its work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use usnap_format::ChunkSize;
 
 use self::member::Member;
 use crate::device::{
-    Attempt, BlockDevice, Extent, LatchedDevice, RoomBelow, ZeroFlags, check_range,
+    Attempt, BlockDevice, Extent, RoomBelow, SyncedDevice, ZeroFlags, check_range,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::{Identify, WritableOrigin};
@@ -66,8 +66,8 @@ pub struct SnapshotState {
 
 /// An origin that is written to, and its snapshots.
 pub struct SnapshotOrigin {
-    /// What is written to; after a failed flush not any more.
-    device: LatchedDevice,
+    /// What is written to; after a failed flush not any more. Many clients flush it.
+    device: SyncedDevice,
     size_bytes: u64,
     /// What the snapshots read. Without a file behind it nothing is known of its identity.
     below: Below,
@@ -86,7 +86,8 @@ enum Below {
 }
 
 impl SnapshotOrigin {
-    /// Serves `origin`, without a snapshot yet. No I/O.
+    /// Serves `origin`, without a snapshot yet. Of what the system holds of it in memory nothing is
+    /// believed.
     #[must_use]
     pub fn open(origin: WritableOrigin, when_full: WhenFull) -> Arc<Self> {
         let origin: Arc<dyn Identify> = Arc::new(origin);
@@ -108,9 +109,12 @@ impl SnapshotOrigin {
         when_full: WhenFull,
         commits_at_once: bool,
     ) -> Self {
+        // A flush of whoever wrote to it before may have failed: what is shown then is not what is
+        // on the disk, and a flush for the moment of a new snapshot would not tell.
+        device.drop_page_cache();
         Self {
             size_bytes: device.size_bytes(),
-            device: LatchedDevice::new(device),
+            device: SyncedDevice::new(device),
             below,
             when_full,
             commits_at_once,
@@ -131,7 +135,7 @@ impl SnapshotOrigin {
         &self,
         offset: u64,
         len: u64,
-        call: impl Fn(&LatchedDevice, u64, u64) -> Result<()>,
+        call: impl Fn(&SyncedDevice, u64, u64) -> Result<()>,
     ) -> Result<()> {
         check_range(self.name(), self.size_bytes, offset, len)?;
         let members = self.enter();

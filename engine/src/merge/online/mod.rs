@@ -1,7 +1,7 @@
 //! A merge while the snapshot is served: the device that clients see, and the merge behind it.
 //!
 //! - `gate.rs` keeps writers and the batch under way apart, `io.rs` is what clients ask for, `run.rs`
-//!   merges, `synced.rs` flushes for both; `report.rs` says how far it is.
+//!   merges; `report.rs` says how far it is.
 //!
 //! Invariants (DESIGN.md, "Merge while it is served"):
 //! - A chunk that has an entry is read from the COW device, and written there; a chunk that has none
@@ -13,7 +13,6 @@ mod gate;
 mod io;
 mod report;
 mod run;
-mod synced;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,11 +20,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use usnap_format::{IdentityRecord, Label, Layout, OriginIdentity};
 
 use self::gate::Gate;
-use self::synced::SyncedDevice;
 use super::copy::Copier;
 use super::walk::Tail;
 use super::{areas_left_over, clear, without_session};
-use crate::device::BlockDevice;
+use crate::device::{BlockDevice, SyncedDevice};
 use crate::error::Result;
 use crate::snapshot::Durability;
 use crate::store::persistent::create::write_identity;

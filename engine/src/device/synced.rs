@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::device::{Attempt, BlockDevice, Extent, LatchedDevice, RoomBelow, ZeroFlags};
+use super::{Attempt, BlockDevice, Extent, LatchedDevice, RoomBelow, ZeroFlags};
 use crate::error::Result;
 
 /// A latched device whose flushes come one after the other.
