@@ -75,13 +75,6 @@ pub(crate) fn match_origin(
             wanted.size_bytes
         )));
     }
-    if record.origin_changing {
-        return Ok(unknown(format!(
-            "origin {} is written to as well (a merge, or its own server), and that did not end: \
-             only its size was compared",
-            origin.name()
-        )));
-    }
     let scheme = if origin.has_layers() {
         identity::LAYERED_SCHEME
     } else {
@@ -97,6 +90,13 @@ pub(crate) fn match_origin(
             }
             .to_owned(),
         ));
+    }
+    if record.origin_changing {
+        return Ok(unknown(format!(
+            "origin {} is written to as well (a merge, or its own server), and that did not end: \
+             only its size was compared",
+            origin.name()
+        )));
     }
     if wanted.sample_scheme != scheme {
         return Ok(unknown(
@@ -131,12 +131,22 @@ fn unknown(why: String) -> Match {
 }
 
 /// As `match_origin`, for an origin that is written to: where its modification time is another one,
-/// it was written to without this store, which has to know of every write.
+/// it was written to without this store, which has to know of every write. So it was where it was
+/// written to since its server began (`was_changed`), and what is on record is from before.
 pub(super) fn match_shared_origin(
     origin: &dyn Identify,
     record: Option<&IdentityRecord>,
+    was_changed: bool,
 ) -> Result<Match> {
     let matched = match_origin(origin, record)?;
+    let is_changing = record.is_some_and(|record| record.origin_changing);
+    if was_changed && is_changing && !matches!(matched, Match::Different(_)) {
+        return Ok(Match::Different(
+            "its server before did not end in order, and this one let the origin be written to \
+             already: the COW device does not have what was there"
+                .to_owned(),
+        ));
+    }
     let is_compared = record.is_some_and(|record| {
         let scheme = record.origin.map(|wanted| wanted.sample_scheme);
         scheme == Some(identity::SAMPLE_SCHEME) && !record.origin_changing

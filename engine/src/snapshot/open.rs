@@ -63,11 +63,12 @@ impl Snapshot {
         options: &SnapshotOptions,
     ) -> Result<(Self, Vec<String>)> {
         let origin = Arc::clone(origin) as Arc<dyn Identify>;
-        Self::open_on(&origin, cow, options, false)
+        Self::open_on(&origin, cow, options, None)
     }
 
-    /// As `open`, of an origin that is written to meanwhile, by a caller that saves what it replaces.
-    /// Until the snapshot is closed over it the record says so.
+    /// As `open`, of an origin that is written to meanwhile, by a caller that saves what it replaces,
+    /// and that says whether it wrote already. Until the snapshot is closed over it the record says
+    /// that the origin changes.
     ///
     /// # Errors
     /// As `open`.
@@ -75,16 +76,18 @@ impl Snapshot {
         origin: &Arc<dyn Identify>,
         cow: &Path,
         options: &SnapshotOptions,
+        was_changed: bool,
     ) -> Result<(Self, Vec<String>)> {
-        Self::open_on(origin, cow, options, true)
+        Self::open_on(origin, cow, options, Some(was_changed))
     }
 
     fn open_on(
         origin: &Arc<dyn Identify>,
         cow: &Path,
         options: &SnapshotOptions,
-        is_shared: bool,
+        shared: Option<bool>,
     ) -> Result<(Self, Vec<String>)> {
+        let is_shared = shared.is_some();
         refuse_same_file(&**origin, cow)?;
         let opened = cow_file::open(cow, options.read_only, options.chunk_size_if_unused)?;
         let chunk_size = opened.chunk_size;
@@ -100,10 +103,9 @@ impl Snapshot {
                 "the identity record of {name} is ignored: {damage}"
             ));
         }
-        let mut matched = if is_shared {
-            match_shared_origin(&**origin, record.as_ref())?
-        } else {
-            match_origin(&**origin, record.as_ref())?
+        let mut matched = match shared {
+            Some(was_changed) => match_shared_origin(&**origin, record.as_ref(), was_changed)?,
+            None => match_origin(&**origin, record.as_ref())?,
         };
         // One that is to begin now, if nothing is kept in it.
         let is_fresh = is_shared && is_fresh(record.as_ref(), origin.size_bytes());

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use usnap_format::OriginIdentity;
 
@@ -32,7 +33,9 @@ impl SnapshotOrigin {
         };
         let mut notes = Vec::new();
         let snapshot = self.add_with(name, cow.to_owned(), options, || {
-            let (snapshot, found) = Snapshot::open_on_shared_origin(origin, cow, options)?;
+            let was_changed = self.was_changed.load(Ordering::Relaxed);
+            let (snapshot, found) =
+                Snapshot::open_on_shared_origin(origin, cow, options, was_changed)?;
             notes = found;
             Ok(snapshot)
         })?;

@@ -12,6 +12,7 @@ mod protect;
 mod saved;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use usnap_format::ChunkSize;
@@ -78,6 +79,8 @@ pub struct SnapshotOrigin {
     /// Who has to be asked before the origin changes, in the order of adding. A write holds it
     /// shared as long as it lasts.
     gate: RwLock<Vec<Arc<Member>>>,
+    /// Whether the origin was written to. Looked at by who holds the gate alone.
+    was_changed: AtomicBool,
 }
 
 enum Below {
@@ -119,6 +122,14 @@ impl SnapshotOrigin {
             when_full,
             commits_at_once,
             gate: RwLock::default(),
+            was_changed: AtomicBool::new(false),
+        }
+    }
+
+    fn note_change(&self) {
+        // Only the first one writes what all of them read.
+        if !self.was_changed.load(Ordering::Relaxed) {
+            self.was_changed.store(true, Ordering::Relaxed);
         }
     }
 
@@ -145,6 +156,7 @@ impl SnapshotOrigin {
         while at < len {
             let step = (len - at).min(STEP_BYTES);
             self.protect(&members, offset + at, step)?;
+            self.note_change();
             call(&self.device, offset + at, step)?;
             at += step;
         }
@@ -175,6 +187,7 @@ impl BlockDevice for SnapshotOrigin {
         let members = self.enter();
         self.device.refuse_if_latched()?;
         self.protect(&members, offset, len)?;
+        self.note_change();
         self.device.write_at(data, offset)
     }
 
