@@ -75,6 +75,16 @@ pub fn compact(
     };
     let (snapshot, mut notes) = Snapshot::open(&origin, cow, &opening)?;
     let record = read_header(&FileDevice::open_read_only(cow)?)?.identity;
+    let old = record.ok().flatten();
+    let mut keep_equal = options.keep_equal;
+    if old.is_some_and(|record| record.origin_changing) && !keep_equal {
+        keep_equal = true;
+        notes.push(
+            "chunks that hold what the origin holds were kept: what was last written to the origin \
+             may not be on its disk yet"
+                .to_owned(),
+        );
+    }
     let chunk_size = options.chunk_size.unwrap_or(snapshot.chunk_size());
     if chunk_size.bytes() > MAX_CHUNK_BYTES {
         let context = format!(
@@ -88,7 +98,7 @@ pub fn compact(
         snapshot: &snapshot,
         origin: &origin,
         chunk_size,
-        keep_equal: options.keep_equal,
+        keep_equal,
     };
     let total = reader.candidates();
     let layout = Layout::new(chunk_size);
@@ -109,9 +119,13 @@ pub fn compact(
         );
         return Err(Error::new(ErrorKind::Usage, context));
     }
-    let old = record.ok().flatten();
+    // What is left out is in the origin that was named, be it the one on record or not.
+    let origin = match old.and_then(|record| record.origin) {
+        Some(_) if options.force_origin => Some(origin.identity()?),
+        recorded => recorded,
+    };
     let record = old.map(|record| IdentityRecord {
-        origin: record.origin,
+        origin,
         origin_changing: record.origin_changing,
         label: record.label,
         ..IdentityRecord::default()

@@ -11,7 +11,9 @@ use super::{DEFAULT_BATCH_BYTES, MergeEnd, Watch, Work, check_batch};
 use crate::device::{Attempt, BlockDevice, Extent, FileDevice, ZeroFlags};
 use crate::error::{Error, ErrorKind, Result};
 use crate::origin::{Identify, WritableOrigin, identity};
-use crate::snapshot::belongs::{GrownTail, Match, cannot_pair, match_origin, refuse_same_file};
+use crate::snapshot::belongs::{
+    GrownTail, Match, cannot_pair, match_origin, no_origin, refuse_same_file,
+};
 use crate::snapshot::{
     JournalMode, distrust_cache, end_session, journal_waiting_on, refuse_beyond_origin,
 };
@@ -84,8 +86,10 @@ impl Merge {
             );
             Error::new(ErrorKind::Corrupt, context).with_hint("`usnap repair` mends it")
         })?;
+        let mut is_unknown = false;
         match match_origin(&origin, record.as_ref())? {
-            Match::Same | Match::New => {}
+            Match::Same => {}
+            Match::New => is_unknown = true,
             Match::Unknown { why, .. } => notes.push(why),
             Match::Different(why) if options.force_origin => {
                 notes.push(format!("{why}; merged all the same (--force-origin)"));
@@ -137,6 +141,11 @@ impl Merge {
         }
         let sector = read_header(&*device)?;
         let (loaded, _) = load_for(&*device, &sector, &origin)?;
+        if let (true, Match::Unknown { why, .. }) = (is_unknown, no_origin())
+            && loaded.committed > 0
+        {
+            notes.push(why);
+        }
         let merge = Self {
             cow: device,
             origin,
