@@ -1,5 +1,7 @@
 //! Stores whose origin is not settled: a merge that did not end, or an origin that is another one
 //! than was noted. What is made of them has to stay right whatever becomes of the origin.
+// Tells clippy that the helpers here are tests too.
+#![cfg(test)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

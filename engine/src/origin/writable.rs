@@ -9,7 +9,7 @@ use super::{Identify, identity, is_same_file, size_of};
 use crate::device::{
     Attempt, BlockDevice, Extent, FileDevice, ZeroFlags, check_range, lock_origin_to_write,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// An origin that is written to, of a size fixed when it is opened.
 #[derive(Debug)]
@@ -35,11 +35,17 @@ impl WritableOrigin {
         Ok(Self { device, size_bytes })
     }
 
-    /// What this origin is recognised by, as it is now. Reads about a mebibyte of it.
+    /// What this origin is recognised by, as it is now, durably: its modification time, too, which a
+    /// flush alone leaves to the filesystem. Were it older after a power cut, the origin would be
+    /// taken for one that was written to by somebody else. Reads about a mebibyte of it.
     ///
     /// # Errors
     /// `Io`.
     pub fn identity(&self) -> Result<OriginIdentity> {
+        self.device
+            .file()
+            .sync_all()
+            .map_err(|e| Error::io(format!("cannot flush {}", self.device.name()), e))?;
         identity::of(&self.device, self.size_bytes)
     }
 
