@@ -71,8 +71,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let compacted = compact(&args.origin, &args.cow, &args.out, &options, &mut watch);
     drop(progress);
     if compacted.is_err() && interrupt.is_told() {
-        tracing::warn!("interrupted: nothing is left behind");
-        return Ok(interrupt.exit_code());
+        let message = format!("cannot compact {}: interrupted", args.cow.display());
+        return Err(Failure::new(message)
+            .with_hint("nothing is left behind")
+            .with_code(interrupt.exit_code()));
     }
     let compacted = compacted.map_err(Failure::of_typed)?;
     for note in &compacted.notes {

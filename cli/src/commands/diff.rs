@@ -52,12 +52,8 @@ JSON: `size_bytes` (of the device), `relative_to` (`origin`, or with --top `laye
 The diff's format is documented in engine/DIFF.md of the sources; each part has a checksum.";
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    // A list that is cut off leaves nothing behind, so there the signals do what they always do.
-    let interrupt = args
-        .with_data
-        .as_ref()
-        .map(|_| take_signals())
-        .transpose()?;
+    let is_file = |out: &PathBuf| out.as_os_str() != "-";
+    let interrupt = take_signals(args.with_data.as_ref().is_some_and(is_file))?;
     let chain = args.chain.open()?;
     let options = DiffOptions {
         relative: if args.top {
@@ -74,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
     let mut watch = |done: u64| {
         progress.set(done >> 20);
-        interrupt.as_ref().map_or(ControlFlow::Continue(()), flow)
+        flow(interrupt.as_ref())
     };
     let done = match &args.with_data {
         Some(out) if out.as_os_str() == "-" => {
@@ -85,10 +81,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(out) => to_file(&chain, options, out, args.force, &mut watch),
         None => list(&chain, options, args.json, &mut watch),
     };
-    match (done, interrupt) {
-        (Err(failure), Some(interrupt)) => Err(told(failure, &interrupt)),
-        (done, _) => done.map(|()| ExitCode::Success),
-    }
+    done.map_err(|failure| told(failure, interrupt.as_ref()))?;
+    Ok(ExitCode::Success)
 }
 
 /// Writes a diff to a file that appears when it is complete.

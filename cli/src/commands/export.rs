@@ -64,7 +64,8 @@ impl ChainArgs {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let interrupt = take_signals()?;
+    let is_stream = args.out.as_os_str() == "-";
+    let interrupt = take_signals(!is_stream)?;
     let chain = args.chain.open()?;
     let mut progress = Progress::new(
         format!("exporting {}", args.chain.cow().display()),
@@ -73,24 +74,25 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
     let mut watch = |done: u64| {
         progress.set(done >> 20);
-        flow(&interrupt)
+        flow(interrupt.as_ref())
     };
-    if args.out.as_os_str() == "-" {
+    if is_stream {
         let mut out = output::Stream::new();
         let written = export::to_stream(&chain, &mut out, &mut watch);
-        let ended = out
-            .ended(written)
-            .map_err(|failure| told(failure, &interrupt));
-        return ended.map(|()| ExitCode::Success);
+        return out.ended(written).map(|()| ExitCode::Success);
     }
-    export::to_path(&chain, &args.out, args.force, &mut watch)
-        .map_err(|error| told(Failure::from(error), &interrupt))?;
+    export::to_path(&chain, &args.out, args.force, &mut watch).map_err(|error| {
+        let tried = || format!("cannot export to {}", args.out.display());
+        told(Failure::from(error).context(tried), interrupt.as_ref())
+    })?;
     Ok(ExitCode::Success)
 }
 
-/// Takes the signals over that would leave something half made behind.
-pub(crate) fn take_signals() -> Result<Interrupt> {
-    let taken = Interrupt::take();
+/// Takes the signals over where `is_needed`: where they would leave something half made behind. Work
+/// on a stream leaves nothing, and may be waiting for the other end of a pipe, where nobody looks
+/// whether a signal came: there they do what they always do.
+pub(crate) fn take_signals(is_needed: bool) -> Result<Option<Interrupt>> {
+    let taken = is_needed.then(Interrupt::take).transpose();
     taken.map_err(|error| {
         anyhow::Error::new(error)
             .context("cannot take over the signals")
@@ -99,19 +101,17 @@ pub(crate) fn take_signals() -> Result<Interrupt> {
 }
 
 /// Whether to go on.
-pub(crate) fn flow(interrupt: &Interrupt) -> ControlFlow<()> {
-    if interrupt.is_told() {
-        ControlFlow::Break(())
-    } else {
-        ControlFlow::Continue(())
+pub(crate) fn flow(interrupt: Option<&Interrupt>) -> ControlFlow<()> {
+    match interrupt {
+        Some(interrupt) if interrupt.is_told() => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
     }
 }
 
 /// A failure, with the exit code of a process that was told to stop where it was.
-pub(crate) fn told(failure: Failure, interrupt: &Interrupt) -> Failure {
-    if interrupt.is_told() {
-        failure.with_code(interrupt.exit_code())
-    } else {
-        failure
+pub(crate) fn told(failure: Failure, interrupt: Option<&Interrupt>) -> Failure {
+    match interrupt {
+        Some(interrupt) if interrupt.is_told() => failure.with_code(interrupt.exit_code()),
+        _ => failure,
     }
 }

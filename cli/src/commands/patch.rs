@@ -38,7 +38,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let interrupt = take_signals()?;
     let name = args.device.display();
     let cannot = || format!("cannot patch {name} with {}", args.diff.display());
     let (input, total) = if args.diff.as_os_str() == "-" {
@@ -57,6 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             (DiffInput::Stream(Box::new(file)), None)
         }
     };
+    let interrupt = take_signals(matches!(input, DiffInput::File(_)))?;
     let mut progress = Progress::new(
         format!("patching {name}"),
         "MiB",
@@ -69,14 +69,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         last = position;
         progress.set((before + position) >> 20);
-        flow(&interrupt)
+        flow(interrupt.as_ref())
     };
     let options = PatchOptions {
         force: args.force,
         dry_run: args.dry_run,
     };
     let report = patch(input, &args.device, options, &mut watch)
-        .map_err(|error| told(Failure::from(error.context(cannot())), &interrupt))?;
+        .map_err(|error| told(Failure::from(error.context(cannot())), interrupt.as_ref()))?;
     drop(progress);
     let verb = if args.dry_run {
         "would patch"
