@@ -6,8 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 type Body = fn(&[u8]) -> &'static str;
+
+/// No input makes a target hold more than this at one time, its own copies of the input included.
+const ALLOCATED_MAX_BYTES: u64 = 64 << 20;
+/// No input keeps a target busy for so long, on the slowest machine.
+const BUSY_MAX: Duration = Duration::from_secs(60);
 
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -81,21 +88,54 @@ impl Random {
     }
 }
 
+/// Runs a body once, and counts what it allocates.
+fn run(body: Body, input: &[u8]) -> &'static str {
+    let mut place = "";
+    let info = allocation_counter::measure(|| place = body(input));
+    let bytes = info.bytes_max;
+    assert!(bytes <= ALLOCATED_MAX_BYTES, "{bytes} bytes were allocated");
+    place
+}
+
+/// Runs a target over all of it; panics where one input never ends.
+fn replay(target: &'static str, body: Body, runs: u64, wanted: &'static [&str]) {
+    let (tell, told) = channel();
+    let worker = std::thread::spawn(move || {
+        replay_all(target, body, runs, wanted, &|input: &[u8]| {
+            // Nobody listens any more where the last one took too long.
+            tell.send(input.to_vec()).ok();
+        });
+    });
+    let mut last = Vec::new();
+    loop {
+        match told.recv_timeout(BUSY_MAX) {
+            Ok(input) => last = input,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => panic!("{target} does not end: {last:?}"),
+        }
+    }
+    if let Err(panic) = worker.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 /// Runs a target over all of it; panics unless each of `wanted` was reached.
-fn replay(target: &str, body: Body, runs: u64, wanted: &[&str]) {
+fn replay_all(target: &str, body: Body, runs: u64, wanted: &[&str], tell: &dyn Fn(&[u8])) {
     let mut reached: BTreeMap<&str, u64> = BTreeMap::new();
     let known = corpus(target);
     for (path, bytes) in &known {
         println!("{}", path.display());
-        *reached.entry(body(bytes)).or_default() += 1;
+        tell(bytes);
+        *reached.entry(run(body, bytes)).or_default() += 1;
     }
     let seed = from_environment("USNAP_FUZZ_SEED", 1);
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    for run in 0..from_environment("USNAP_FUZZ_RUNS", runs) {
+    for number in 0..from_environment("USNAP_FUZZ_RUNS", runs) {
         let input = random.input(&known);
-        let result = std::panic::catch_unwind(|| body(&input));
+        tell(&input);
+        let result = std::panic::catch_unwind(|| run(body, &input));
         let Ok(place) = result else {
-            panic!("USNAP_FUZZ_SEED={seed}: {target} fails on input {run}: {input:?}");
+            panic!("USNAP_FUZZ_SEED={seed}: {target} fails on input {number}: {input:?}");
         };
         *reached.entry(place).or_default() += 1;
     }
@@ -111,7 +151,7 @@ fn replay(target: &str, body: Body, runs: u64, wanted: &[&str]) {
 
 #[test]
 fn handshakes_hold() {
-    let places = [
+    const PLACES: &[&str] = &[
         "server wants more",
         "server closed",
         "server ready",
@@ -121,12 +161,12 @@ fn handshakes_hold() {
         "both ready",
         "both know that there is none",
     ];
-    replay("nbd_handshake", usnap_fuzz::nbd_handshake, 20_000, &places);
+    replay("nbd_handshake", usnap_fuzz::nbd_handshake, 20_000, PLACES);
 }
 
 #[test]
 fn transmissions_hold() {
-    let places = [
+    const PLACES: &[&str] = &[
         "nothing",
         "server takes",
         "server refuses",
@@ -139,55 +179,67 @@ fn transmissions_hold() {
         "nbd_transmission",
         usnap_fuzz::nbd_transmission,
         20_000,
-        &places,
+        PLACES,
     );
 }
 
 #[test]
 fn any_bytes_are_opened_or_refused_as_the_rules_say() {
-    let places = ["refused", "empty", "opened"];
-    replay("store_open", usnap_fuzz::store_open, 5_000, &places);
+    const PLACES: &[&str] = &["refused", "empty", "opened"];
+    replay("store_open", usnap_fuzz::store_open, 5_000, PLACES);
+}
+
+#[test]
+fn whatever_is_made_of_a_store_says_the_same() {
+    const PLACES: &[&str] = &[
+        "refused",
+        "of another origin",
+        "not merged",
+        "nothing changed",
+        "changed",
+    ];
+    replay("store_export", usnap_fuzz::store_export, 1_000, PLACES);
 }
 
 #[test]
 fn any_bytes_are_repaired_or_left_alone() {
-    let places = ["no store", "sound", "refused", "mended"];
-    replay("store_repair", usnap_fuzz::store_repair, 5_000, &places);
+    const PLACES: &[&str] = &["no store", "sound", "refused", "mended"];
+    replay("store_repair", usnap_fuzz::store_repair, 5_000, PLACES);
 }
 
 #[test]
 fn any_store_is_dumped_and_restored_bit_for_bit() {
-    let places = ["no store", "sound", "with notes"];
-    replay("dump", usnap_fuzz::dump, 5_000, &places);
+    const PLACES: &[&str] = &["no store", "sound", "with notes"];
+    replay("dump", usnap_fuzz::dump, 5_000, PLACES);
 }
 
 #[test]
 fn any_text_is_restored_or_refused_with_the_place() {
-    let places = ["refused", "restored", "filled anew"];
-    replay("restore", usnap_fuzz::restore, 20_000, &places);
+    const PLACES: &[&str] = &["refused", "restored", "filled anew"];
+    replay("restore", usnap_fuzz::restore, 20_000, PLACES);
 }
 
 #[test]
 fn journals_bring_back_what_was_written_or_are_refused() {
-    let places = [
+    const PLACES: &[&str] = &[
         "refused",
         "replayed",
         "replayed all the same",
         "opened without all of it",
     ];
-    replay("journal_open", usnap_fuzz::journal_open, 20_000, &places);
+    replay("journal_open", usnap_fuzz::journal_open, 20_000, PLACES);
 }
 
 #[test]
 fn any_bytes_are_patched_or_refused_as_a_diff() {
-    let places = ["refused", "of another device", "patched"];
-    replay("diff_stream", usnap_fuzz::diff_stream, 2_000, &places);
+    const PLACES: &[&str] = &["refused", "of another device", "patched"];
+    replay("diff_stream", usnap_fuzz::diff_stream, 2_000, PLACES);
 }
 
 #[test]
 fn histories_hold() {
-    let places = ["memory", "snapshots", "files"];
-    replay("snapshot_ops", usnap_fuzz::snapshot_ops, 1_000, &places);
+    const PLACES: &[&str] = &["memory", "snapshots", "files"];
+    replay("snapshot_ops", usnap_fuzz::snapshot_ops, 1_000, PLACES);
 }
 
 #[test]
