@@ -13,6 +13,10 @@ use crate::device::BlockDevice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::snapshot::{Snapshot, SnapshotOptions};
 
+/// Forcing a snapshot that missed writes would show a mixture of two moments.
+const LEFT_BEHIND: &str = "add it to the origin it was made for; one that missed writes to its \
+     origin shows no moment any more: begin with a new COW file";
+
 impl SnapshotOrigin {
     /// Opens the COW device at `cow` as a snapshot of the origin, called `name`. The moment of an
     /// empty store is now; another one has to fit the origin, as with `Snapshot::open`. Writes to
@@ -87,7 +91,11 @@ impl SnapshotOrigin {
         }
         // Chunks that are never saved are this moment's only if they are durable.
         self.device.flush().map_err(|e| e.context(cannot()))?;
-        let member = Member::new(name, cow, open()?)?;
+        let opened = open().map_err(|e| match e.kind() {
+            ErrorKind::OriginMismatch => e.with_hint(LEFT_BEHIND),
+            _ => e,
+        })?;
+        let member = Member::new(name, cow, opened)?;
         let snapshot = Arc::clone(&member.snapshot);
         members.push(Arc::new(member));
         Ok(snapshot)
