@@ -32,9 +32,12 @@ pub(crate) fn is_unused(device: &dyn BlockDevice, is_block: bool) -> Result<bool
     let mut buf = vec![0; to_usize(UNUSED_BYTES)];
     let mut offset = 0;
     while offset < end {
-        let extent = device.extent_at(offset, (end - offset).min(UNUSED_BYTES))?;
+        // A hole is passed at once, however large it is.
+        let extent = device.extent_at(offset, end - offset)?;
+        let mut len = extent.len;
         if !extent.zero {
-            let Some(piece) = buf.get_mut(..to_usize(extent.len)) else {
+            len = len.min(UNUSED_BYTES);
+            let Some(piece) = buf.get_mut(..to_usize(len)) else {
                 return Ok(false);
             };
             device.read_at(piece, offset)?;
@@ -42,7 +45,7 @@ pub(crate) fn is_unused(device: &dyn BlockDevice, is_block: bool) -> Result<bool
                 return Ok(false);
             }
         }
-        offset += extent.len;
+        offset += len;
     }
     Ok(true)
 }
