@@ -231,3 +231,15 @@ fn a_session_that_was_not_ended_is_said_and_left_out() -> Result<()> {
     LAB.serve(&origin)?.cow(&cow).start()?.stop()?;
     Ok(())
 }
+
+#[test]
+fn what_has_no_end_and_is_no_dump_is_refused_at_its_beginning() -> Result<()> {
+    let scratch = LAB.scratch("restore-endless")?;
+    for endless in ["/dev/zero", "/dev/urandom"] {
+        let cow = scratch.join("new.cow");
+        let refused = LAB.usnap(&["restore", endless]).arg(&cow).fails_with(1)?;
+        ensure!(refused.stderr.contains("cannot read the dump"), "{refused}");
+        ensure!(!cow.exists());
+    }
+    Ok(())
+}

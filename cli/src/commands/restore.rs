@@ -1,7 +1,7 @@
 //! `usnap restore`: a store's metadata from a dump, bit for bit.
 
 use std::fs::File;
-use std::io::{self, BufReader, Seek as _};
+use std::io::{self, BufReader, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use usnap_engine::dump::{ReadOptions, StoreHeader, Visitor, read};
@@ -81,11 +81,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn restore(args: &Args) -> Result<usnap_engine::restore::Restored> {
-    let mut file = open(&args.dump)?;
-    let what = format!("restoring {}", args.cow.display());
     let options = ReadOptions {
         repack: args.repack,
     };
+    let mut file = open(&args.dump, options)?;
+    let what = format!("restoring {}", args.cow.display());
     let mut source = |visitor: &mut dyn Visitor| {
         file.rewind()
             .map_err(|e| usnap_engine::Error::io("cannot read the dump", e))?;
@@ -107,13 +107,14 @@ fn restore(args: &Args) -> Result<usnap_engine::restore::Restored> {
     })
 }
 
-/// The dump as a file, which can be read more than once.
-fn open(dump: &Path) -> Result<File> {
+/// The dump as a file, which can be read more than once. Of a pipe no more is kept than is a dump: what
+/// is none may have no end.
+fn open(dump: &Path, options: ReadOptions) -> Result<File> {
     let fail = |e: io::Error| {
         let tried = format!("cannot read {}", dump.display());
         Failure::from(anyhow::Error::new(e).context(tried))
     };
-    let mut from: Box<dyn io::Read> = if dump == Path::new("-") {
+    let from: Box<dyn io::Read> = if dump == Path::new("-") {
         Box::new(io::stdin())
     } else {
         let file = File::open(dump).map_err(fail)?;
@@ -122,9 +123,59 @@ fn open(dump: &Path) -> Result<File> {
         }
         Box::new(file)
     };
-    let mut kept = tempfile::tempfile().map_err(fail)?;
-    io::copy(&mut from, &mut kept).map_err(fail)?;
+    let kept = tempfile::tempfile().map_err(fail)?;
+    let keeping = Keeping { from, kept: &kept };
+    read(
+        BufReader::with_capacity(1 << 16, keeping),
+        options,
+        &mut Unseen,
+    )?;
     Ok(kept)
+}
+
+/// Keeps what is read.
+struct Keeping<'a> {
+    from: Box<dyn io::Read>,
+    kept: &'a File,
+}
+
+impl io::Read for Keeping<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = self.from.read(buf)?;
+        self.kept.write_all(buf.get(..len).unwrap_or_default())?;
+        Ok(len)
+    }
+}
+
+/// Looks at nothing: the dump is read to see that it is one.
+struct Unseen;
+
+impl Visitor for Unseen {
+    fn header(&mut self, _header: &StoreHeader) -> usnap_engine::Result<()> {
+        Ok(())
+    }
+
+    fn area(&mut self, _area: AreaIndex, _location: NewChunk) -> usnap_engine::Result<()> {
+        Ok(())
+    }
+
+    fn exception(
+        &mut self,
+        _area: AreaIndex,
+        _index: u64,
+        _exception: Exception,
+    ) -> usnap_engine::Result<()> {
+        Ok(())
+    }
+
+    fn missing_area(
+        &mut self,
+        _area: AreaIndex,
+        _location: NewChunk,
+        _error: usnap_engine::Error,
+    ) -> usnap_engine::Result<()> {
+        Ok(())
+    }
 }
 
 /// Shows progress of what is read.
