@@ -118,6 +118,9 @@ fn open(dump: &Path, options: ReadOptions) -> Result<File> {
         Box::new(io::stdin())
     } else {
         let file = File::open(dump).map_err(fail)?;
+        if file.metadata().map_err(fail)?.is_dir() {
+            return Err(fail(io::ErrorKind::IsADirectory.into()));
+        }
         if file.metadata().map_err(fail)?.is_file() {
             return Ok(file);
         }
