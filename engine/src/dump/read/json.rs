@@ -1,4 +1,7 @@
 //! A dump as JSON: the keys that a dump has and no others, in its order, with any white space.
+//!
+//! Read by our own hands since a JSON library holds each text and number whole, however long it is; here
+//! nothing longer than `LEN_MAX` is held.
 
 use std::io::{self, BufRead};
 
