@@ -9,6 +9,8 @@
 //! the only one to allocate for it. Others who want to write there wait; readers see the origin.
 
 mod claim;
+#[cfg_attr(not(test), expect(dead_code, reason = "opening builds on it next"))]
+mod loading;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
@@ -19,6 +21,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
 
 pub(crate) use claim::Claim;
+#[expect(unused_imports, reason = "opening builds on it next")]
+pub(crate) use loading::{Filling, Loading, MappedRun, TwiceMapped};
 
 const LEAF_LEN: usize = 64;
 const LEAF_SLOTS: u64 = LEAF_LEN as u64;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::{any, prop, proptest};
 use usnap_format::{Exception, NewChunk, OldChunk};
 
+use super::loading::{Loading, MappedRun, TwiceMapped};
 use super::{ExceptionTable, NODE_SLOTS, Run, Slot};
 
 #[test]
@@ -117,6 +118,66 @@ fn of_many_threads_exactly_one_gets_each_chunk() {
             .collect()
     });
     assert_eq!(got.iter().sum::<u64>(), 2000);
+}
+
+fn run(old: u64, new: u64, count: u64) -> MappedRun {
+    MappedRun {
+        old: OldChunk(old),
+        new: NewChunk(new),
+        count,
+    }
+}
+
+#[test]
+fn a_table_is_filled_by_several_threads_in_any_order() {
+    let runs = [run(2000, 9000, 3), run(0, 2, 600), run(1500, 700, 100)];
+    let loading = Loading::new(2001).unwrap();
+    for run in runs {
+        loading.count(run);
+    }
+    let filling = loading.make_room();
+    std::thread::scope(|scope| {
+        for run in runs {
+            let filling = &filling;
+            scope.spawn(move || filling.add(run));
+        }
+    });
+    let table = filling.finish().unwrap();
+    for old in 0..2001 {
+        let new = runs.iter().find_map(|run| {
+            let at = old - run.old.0.min(old);
+            (old >= run.old.0 && at < run.count).then(|| NewChunk(run.new.0 + at))
+        });
+        let expected = new.map_or(Slot::Unmapped, Slot::Mapped);
+        assert_eq!(table.lookup(OldChunk(old)), expected, "{old}");
+    }
+    assert_eq!(
+        table.lookup(OldChunk(2001)),
+        Slot::Unmapped,
+        "behind the end"
+    );
+}
+
+#[test]
+fn the_lowest_chunk_that_is_added_twice_is_named() {
+    let runs = [
+        run(70, 100, 20),
+        run(89, 300, 1),
+        run(1000, 400, 5),
+        run(80, 200, 3),
+    ];
+    let loading = Loading::new(5000).unwrap();
+    for run in runs {
+        loading.count(run);
+    }
+    let filling = loading.make_room();
+    for run in runs {
+        filling.add(run);
+    }
+    let twice = TwiceMapped {
+        old_chunk: OldChunk(80),
+    };
+    assert_eq!(filling.finish().err(), Some(twice));
 }
 
 proptest! {
