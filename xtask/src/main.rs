@@ -17,6 +17,9 @@ usage: cargo xtask COMMAND
              install what the tests need (Debian, as root), run the suites, count
   ci         the same with Cargo.lock as it is and no test skipped
   install    only install what the tests need
+  counts [--record] [--only WORD]...
+             hold the instructions of each operation against benches/README.md, or
+             record them there
   generate   write the man pages and completions anew
   suites     list the suites";
 
@@ -53,6 +56,13 @@ fn run() -> Result<bool> {
             })
         }
         Some("install") => Ok(packages::install()),
+        Some("counts") => {
+            let mut command = vec!["run", "--quiet", "--release", "-p", "usnap-benches"];
+            command.extend(["--bin", "counts", "--"]);
+            let rest: Vec<String> = arguments.collect();
+            command.extend(rest.iter().map(String::as_str));
+            process::succeeds("cargo", &command)
+        }
         Some("generate") => process::succeeds(
             "cargo",
             &[

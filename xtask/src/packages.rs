@@ -25,6 +25,7 @@ const NEEDED: &[(&str, Sign)] = &[
     ("qemu-utils", Sign::Program("qemu-io")),
     ("strace", Sign::Program("strace")),
     ("user-mode-linux", Sign::Directory("/usr/lib/uml/modules")),
+    ("valgrind", Sign::Program("valgrind")),
 ];
 
 /// Installs what is missing, when this is Debian (or near it) and we are root; else prints the one

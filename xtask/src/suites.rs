@@ -178,6 +178,14 @@ const SUITES: &[Suite] = &[
         ],
     },
     Suite {
+        name: "counts",
+        about: "instructions of each operation, beside those that benches/README.md records",
+        steps: &[
+            Cargo(&["build", "--release", "-p", "usnap"]),
+            Cargo(&["run", "--release", "-p", "usnap-benches", "--bin", "counts"]),
+        ],
+    },
+    Suite {
         name: "demo",
         about: "the demo, as built for release",
         steps: &[Cargo(&["run", "--release", "--", "demo"])],
