@@ -20,6 +20,9 @@ mod journal;
 pub mod merge;
 mod num;
 pub mod origin;
+#[cfg(feature = "parts")]
+#[doc(hidden)]
+pub mod parts;
 pub mod patch;
 mod pieces;
 pub mod repair;

@@ -9,7 +9,10 @@
 //! the only one to allocate for it. Others who want to write there wait; readers see the origin.
 
 mod claim;
-#[cfg_attr(not(test), expect(dead_code, reason = "opening builds on it next"))]
+#[cfg_attr(
+    not(any(test, feature = "parts")),
+    expect(dead_code, reason = "opening builds on it next")
+)]
 mod loading;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -21,8 +24,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
 
 pub(crate) use claim::Claim;
-#[expect(unused_imports, reason = "opening builds on it next")]
-pub(crate) use loading::{Filling, Loading, MappedRun, TwiceMapped};
+#[cfg_attr(
+    not(feature = "parts"),
+    expect(unused_imports, reason = "opening builds on it next")
+)]
+pub(crate) use loading::{Loading, MappedRun};
 
 const LEAF_LEN: usize = 64;
 const LEAF_SLOTS: u64 = LEAF_LEN as u64;

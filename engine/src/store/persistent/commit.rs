@@ -132,7 +132,7 @@ fn split(batch: &[Exception], at: u64) -> (&[Exception], &[Exception]) {
 }
 
 /// Fills `bytes` with one area: these exceptions of the batch, then zeros.
-fn encode_area(
+pub(crate) fn encode_area(
     layout: Layout,
     bytes: &mut Vec<u8>,
     batch: &[Exception],
