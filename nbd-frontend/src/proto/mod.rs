@@ -1,7 +1,7 @@
 //! The NBD protocol without I/O: bytes in, bytes and decisions out.
 //!
 //! Nothing here opens a socket, reads a clock, spawns a thread or blocks (but for
-//! [`client::blocking`], which reads and writes through the stream it is given). Nothing a peer
+//! the clients, which shake hands through the stream they are given). Nothing a peer
 //! sends can panic, and nothing is allocated before its size was checked against a limit. What is
 //! supported, what is answered to what and why is in PROTOCOL.md beside this crate.
 //!
@@ -52,7 +52,7 @@
 //! ```
 //!
 //! A client has [`client::ClientHandshake`] and [`client::ClientNegotiated`], or
-//! [`client::blocking::Client`].
+//! [`client::blocking::Client`], or [`client::pipeline::Pipeline`] for many requests in flight.
 #![deny(clippy::little_endian_bytes, clippy::host_endian_bytes)]
 #![warn(clippy::indexing_slicing)]
 

@@ -21,6 +21,8 @@ mod meta_context;
 #[cfg(test)]
 mod pair;
 #[cfg(test)]
+mod pipeline;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod replies;

@@ -5,6 +5,7 @@
 //! or allocated, chunks are held against the request they answer, and none of it can panic.
 
 pub mod blocking;
+pub mod pipeline;
 
 mod error;
 mod handshake;
