@@ -130,6 +130,15 @@ pub(crate) struct ServerReport {
     pub(crate) written_bytes: u64,
     pub(crate) chunks_written_whole: u64,
     pub(crate) chunks_copied: u64,
+    /// Bytes written to the COW for those that no client sent; null of an older server.
+    #[serde(default)]
+    pub(crate) copied_bytes: Option<u64>,
+    /// Bytes of metadata that commits wrote to the COW; null of an older server.
+    #[serde(default)]
+    pub(crate) metadata_bytes: Option<u64>,
+    /// Where clients find it; null of an older server, or of one without an address.
+    #[serde(default)]
+    pub(crate) uri: Option<String>,
     pub(crate) refused_for_space: u64,
 }
 
@@ -250,6 +259,9 @@ impl Report {
             written_bytes: counts.written_bytes,
             chunks_written_whole: report.counters.chunks_written_whole,
             chunks_copied: report.counters.chunks_copied,
+            copied_bytes: Some(report.counters.copied_bytes),
+            metadata_bytes: Some(report.counters.metadata_bytes),
+            uri: None,
             refused_for_space: report.counters.refused_for_space,
         };
         Self {
@@ -272,6 +284,14 @@ impl Report {
             report.space = Some(outlook.report(&status.space));
         }
         report
+    }
+
+    /// The same of a server that clients find there.
+    pub(crate) fn at(mut self, uri: Option<String>) -> Self {
+        if let Some(server) = &mut self.server {
+            server.uri = uri;
+        }
+        self
     }
 
     /// Whether the server of its origin gave it up.

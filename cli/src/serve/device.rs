@@ -146,6 +146,7 @@ impl Offer for Served {
             return Vec::new();
         };
         let outlook = lock(&store.tending).as_ref().and_then(Tending::outlook);
+        let uri = listening.uri(&self.name);
         let counters = listening.counters;
         let (snapshot, max_bytes) = (Arc::clone(&store.snapshot), store.max_bytes);
         let answering = Control::bind(cow).and_then(|control| {
@@ -157,6 +158,7 @@ impl Offer for Served {
                         max_bytes,
                         outlook.as_ref(),
                     )
+                    .at(uri.clone())
                 };
                 (request == STATUS).then(|| report().to_line())
             })

@@ -96,12 +96,13 @@ impl Offer for Merging {
     }
 
     fn answer(self: Arc<Self>, listening: Listening) -> Vec<Answering> {
+        let uri = listening.uri(&self.name);
         let (merge, counters) = (Arc::clone(&self.merge), listening.counters);
         let answering = Control::bind(&self.cow).and_then(|control| {
             control.answer(move |request| {
                 let report = || Report {
                     merge: Some(MergePart::from(&merge.progress())),
-                    ..Report::live(&merge.report(), counters.counts())
+                    ..Report::live(&merge.report(), counters.counts()).at(uri.clone())
                 };
                 (request == STATUS).then(|| report().to_line())
             })

@@ -110,7 +110,7 @@ impl Snapshot {
             at += piece;
         }
         prepared.finish(claim).map_err(SaveFailure::Cow)?;
-        self.counters.copied_chunks(count);
+        self.counters.copied_chunks(count, len);
         Ok(())
     }
 

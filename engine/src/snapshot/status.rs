@@ -16,6 +16,11 @@ pub struct Counters {
     /// Chunks written in part for the first time, the rest copied from the origin; and chunks saved
     /// from a write to the origin.
     pub chunks_copied: u64,
+    /// Bytes that were written to the COW device for chunks that were copied, and that no client
+    /// sent: the rest of a chunk written in part, and what was saved from a write to the origin.
+    pub copied_bytes: u64,
+    /// Bytes of metadata that commits wrote to the COW device.
+    pub metadata_bytes: u64,
     /// Writes refused because no new chunk could be had.
     pub refused_for_space: u64,
 }
@@ -24,6 +29,7 @@ pub struct Counters {
 pub(super) struct AtomicCounters {
     chunks_written_whole: AtomicU64,
     chunks_copied: AtomicU64,
+    copied_bytes: AtomicU64,
     refused_for_space: AtomicU64,
 }
 
@@ -33,8 +39,10 @@ impl AtomicCounters {
             .fetch_add(count, Ordering::Relaxed);
     }
 
-    pub(super) fn copied_chunks(&self, count: u64) {
+    /// `bytes` of what was written for them came from the origin.
+    pub(super) fn copied_chunks(&self, count: u64, bytes: u64) {
         self.chunks_copied.fetch_add(count, Ordering::Relaxed);
+        self.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn refused_for_space(&self) {
@@ -100,6 +108,8 @@ impl Snapshot {
             counters: Counters {
                 chunks_written_whole: self.counters.chunks_written_whole.load(Ordering::Relaxed),
                 chunks_copied: self.counters.chunks_copied.load(Ordering::Relaxed),
+                copied_bytes: self.counters.copied_bytes.load(Ordering::Relaxed),
+                metadata_bytes: self.store.metadata_bytes(),
                 refused_for_space: self.counters.refused_for_space.load(Ordering::Relaxed),
             },
         }

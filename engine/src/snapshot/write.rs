@@ -192,7 +192,11 @@ impl Snapshot {
             at += piece;
         }
         prepared.finish(claim)?;
-        self.counters.copied_chunks(1);
+        let sent = match payload {
+            Payload::Bytes(_) => len,
+            Payload::Zeros(_) => 0,
+        };
+        self.counters.copied_chunks(1, chunk_bytes - sent);
         Ok(())
     }
 

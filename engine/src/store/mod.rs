@@ -92,6 +92,11 @@ pub(crate) trait ExceptionStore: Send + Sync {
     /// What waits where.
     fn counts(&self) -> ExceptionCounts;
 
+    /// Bytes of metadata that commits wrote to the device.
+    fn metadata_bytes(&self) -> u64 {
+        0
+    }
+
     /// Why nothing more is written, after a failed flush.
     fn latched(&self) -> Option<String>;
 

@@ -77,13 +77,14 @@ impl Member {
         let outlook = self.outlook();
         let (snapshot, max_bytes) = (Arc::clone(&self.snapshot), self.max_bytes);
         let counters = Arc::clone(&listening.counters);
+        let uri = listening.uri(&self.name);
         let report = move || {
             let counts = counters.counts();
             let status = snapshot.report();
             let report = Report::served(&status, counts, max_bytes, outlook.as_ref());
             Report {
                 snapshot: Some(part()),
-                ..report
+                ..report.at(uri.clone())
             }
         };
         let answering = Control::bind(&self.cow).and_then(|control| {

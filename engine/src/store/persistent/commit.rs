@@ -16,6 +16,8 @@ use crate::num::{SECTOR_LEN, to_usize};
 pub(super) struct CurrentArea {
     pub(super) position: Position,
     pub(super) bytes: Vec<u8>,
+    /// What commits wrote to the device so far, in bytes.
+    pub(super) written_bytes: u64,
     /// Over the bytes of the committed entries.
     hasher: Hasher,
 }
@@ -26,6 +28,7 @@ impl CurrentArea {
         let mut area = Self {
             position,
             bytes,
+            written_bytes: 0,
             hasher: Hasher::new(),
         };
         area.hash(0..position.committed);
@@ -70,9 +73,13 @@ impl CurrentArea {
                 Step::WriteArea { area, exceptions } => {
                     encode_area(layout, &mut other_area, batch, exceptions)?;
                     write_area(device, layout, *area, &other_area)?;
+                    self.written_bytes += layout.chunk_size.bytes();
                 }
                 Step::Sync => device.flush().map_err(final_failure)?,
-                Step::WriteSector { sector } => self.write_sector(device, layout, *sector)?,
+                Step::WriteSector { sector } => {
+                    self.write_sector(device, layout, *sector)?;
+                    self.written_bytes += SECTOR_SIZE;
+                }
             }
         }
         let mut from = self.position.committed;

@@ -88,6 +88,8 @@ impl PersistentStore {
                 let context = "cannot commit, a bug in usnap: the commit panicked";
                 Err(Error::new(ErrorKind::Io, context))
             });
+            self.metadata_bytes
+                .store(area.written_bytes, Ordering::Relaxed);
             (result, area.position.area, area.base(self.layout))
         };
 

@@ -27,7 +27,7 @@ mod settle;
 pub(crate) mod walk;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use usnap_format::{AreaIndex, Exception, Layout, NewChunk, OldChunk, Usage};
@@ -57,6 +57,8 @@ pub(crate) struct PersistentStore {
     /// process wrote may be only in the page cache (DESIGN.md, "Flush and groups").
     dirty: AtomicBool,
     area: Mutex<CurrentArea>,
+    /// What commits wrote so far; as the leader noted it.
+    metadata_bytes: AtomicU64,
     /// Old chunks whose exceptions were not committed when the store was latched.
     lost: OnceLock<HashSet<u64>>,
     room: Room,
@@ -132,6 +134,7 @@ impl PersistentStore {
             epoch_done: Condvar::new(),
             dirty: AtomicBool::new(!read_only),
             area: Mutex::new(loaded.area),
+            metadata_bytes: AtomicU64::new(0),
             lost: OnceLock::new(),
             room: Room::default(),
             shown_uncommitted: loaded.uncommitted,
@@ -322,6 +325,10 @@ impl ExceptionStore for PersistentStore {
                 + self.shown_uncommitted,
             free: state.allocator.free_within(limit_chunks),
         }
+    }
+
+    fn metadata_bytes(&self) -> u64 {
+        self.metadata_bytes.load(Ordering::Relaxed)
     }
 
     fn latched(&self) -> Option<String> {
