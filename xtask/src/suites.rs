@@ -100,8 +100,11 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "benches",
-        about: "the load generator and the comparison, their own tests",
-        steps: &[Cargo(&["test", "--no-fail-fast", "-p", "usnap-benches"])],
+        about: "the load generator and the comparison, their own tests; each bench of a part, once",
+        steps: &[
+            Cargo(&["test", "--no-fail-fast", "-p", "usnap-benches"]),
+            Cargo(&["test", "-p", "usnap-benches", "--benches"]),
+        ],
     },
     Suite {
         name: "fuzz",
