@@ -12,7 +12,7 @@ use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom as Seeker, fadvise, fa
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use usnap_format::SECTOR_SIZE;
 
-use super::filesystem::{room_below, takes_space_in_write};
+use super::filesystem::{commits_new_blocks, room_below, takes_space_in_write};
 use super::{Attempt, BlockDevice, Extent, RoomBelow, ZeroFlags, check_range};
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
@@ -34,6 +34,7 @@ pub struct FileDevice {
     can_zero_range: AtomicBool,
     can_reserve: AtomicBool,
     needs_reservation: bool,
+    prefers_rewrites: bool,
     can_unshare: AtomicBool,
     can_try: AtomicBool,
 }
@@ -90,6 +91,7 @@ impl FileDevice {
 
     fn from_file(file: File, name: String, is_block: bool, read_only: bool) -> Self {
         let needs_reservation = !is_block && !read_only && !takes_space_in_write(&file);
+        let prefers_rewrites = !is_block && !read_only && commits_new_blocks(&file);
         let device = Self {
             file,
             name,
@@ -101,6 +103,7 @@ impl FileDevice {
             can_zero_range: AtomicBool::new(true),
             can_reserve: AtomicBool::new(!is_block),
             needs_reservation,
+            prefers_rewrites,
             can_unshare: AtomicBool::new(!is_block),
             can_try: AtomicBool::new(true),
         };
@@ -353,6 +356,10 @@ impl BlockDevice for FileDevice {
 
     fn needs_reservation(&self) -> bool {
         self.needs_reservation && self.can_reserve.load(Ordering::Relaxed)
+    }
+
+    fn prefers_rewrites(&self) -> bool {
+        self.prefers_rewrites
     }
 
     fn extend_to(&self, size_bytes: u64) -> Result<()> {

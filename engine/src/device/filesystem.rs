@@ -23,6 +23,15 @@ const TAKES_SPACE_IN_WRITE: [u64; 5] = [
     0x8584_58f6, // ramfs
 ];
 
+/// Magic numbers of the filesystems where a flush costs more behind a write that gave the file a
+/// block, or turned a reserved one into a written one, than behind one that overwrote blocks in
+/// place: overlayfs passes on what is below it, most often one of the others.
+const COMMITS_NEW_BLOCKS: [u64; 3] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // xfs
+    0x794c_7630, // overlayfs
+];
+
 /// How much room there is below a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoomBelow {
@@ -34,8 +43,17 @@ pub struct RoomBelow {
 
 /// Whether a write to `file` that succeeds has its space, so that nothing need be reserved before.
 pub(super) fn takes_space_in_write(file: &File) -> bool {
-    let magic = rustix::fs::fstatfs(file).map(|fs| fs.f_type.cast_unsigned());
-    magic.is_ok_and(is_known)
+    magic(file).is_some_and(is_known)
+}
+
+/// Whether overwriting what `file` has written makes the next flush cheaper than new blocks do.
+pub(super) fn commits_new_blocks(file: &File) -> bool {
+    magic(file).is_some_and(|magic| COMMITS_NEW_BLOCKS.contains(&(magic & 0xffff_ffff)))
+}
+
+fn magic(file: &File) -> Option<u64> {
+    let found = rustix::fs::fstatfs(file).ok()?;
+    Some(found.f_type.cast_unsigned())
 }
 
 fn is_known(magic: u64) -> bool {

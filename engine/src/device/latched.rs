@@ -149,6 +149,10 @@ impl BlockDevice for LatchedDevice {
         self.below.needs_reservation()
     }
 
+    fn prefers_rewrites(&self) -> bool {
+        self.below.prefers_rewrites()
+    }
+
     fn extend_to(&self, size_bytes: u64) -> Result<()> {
         self.change(|below| below.extend_to(size_bytes))
     }

@@ -2,7 +2,7 @@
 //! written, each behind a lock of its own.
 
 use std::sync::RwLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{BlockDevice, Extent, ZeroFlags, check_range};
 use crate::error::{Error, ErrorKind, Result};
@@ -18,6 +18,7 @@ pub struct MemDevice {
     name: String,
     size_bytes: AtomicU64,
     pages: RwLock<Vec<RwLock<Page>>>,
+    prefers_rewrites: AtomicBool,
 }
 
 impl MemDevice {
@@ -28,6 +29,7 @@ impl MemDevice {
             name: "memory".to_owned(),
             size_bytes: AtomicU64::new(0),
             pages: RwLock::new(Vec::new()),
+            prefers_rewrites: AtomicBool::new(false),
         };
         device.resize(size_bytes);
         device
@@ -43,6 +45,11 @@ impl MemDevice {
             }
         }
         device
+    }
+
+    /// Says from now on, as a file on a journaling filesystem does, that rewriting is cheaper.
+    pub fn prefer_rewrites(&self) {
+        self.prefers_rewrites.store(true, Ordering::Relaxed);
     }
 
     /// Grows or shrinks the device; what is cut off is gone.
@@ -209,6 +216,10 @@ impl BlockDevice for MemDevice {
             zero: hole,
             depth: u32::from(!hole),
         })
+    }
+
+    fn prefers_rewrites(&self) -> bool {
+        self.prefers_rewrites.load(Ordering::Relaxed)
     }
 
     fn is_read_only(&self) -> bool {

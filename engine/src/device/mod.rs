@@ -128,6 +128,12 @@ pub trait BlockDevice: Send + Sync {
         false
     }
 
+    /// Whether a flush costs less where only what had been written before was written again: a
+    /// filesystem with a journal commits that too for blocks that are new to the file.
+    fn prefers_rewrites(&self) -> bool {
+        false
+    }
+
     /// Makes the device at least so long; what is added reads as zeros. Never makes it shorter.
     ///
     /// # Errors

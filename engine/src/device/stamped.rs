@@ -79,6 +79,10 @@ impl BlockDevice for StampedDevice<'_> {
         self.below.needs_reservation()
     }
 
+    fn prefers_rewrites(&self) -> bool {
+        self.below.prefers_rewrites()
+    }
+
     fn extend_to(&self, size_bytes: u64) -> Result<()> {
         self.change(|| self.below.extend_to(size_bytes))
     }

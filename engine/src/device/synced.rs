@@ -97,6 +97,10 @@ impl BlockDevice for SyncedDevice {
         self.below.needs_reservation()
     }
 
+    fn prefers_rewrites(&self) -> bool {
+        self.below.prefers_rewrites()
+    }
+
     fn extend_to(&self, size_bytes: u64) -> Result<()> {
         self.below.extend_to(size_bytes)
     }

@@ -98,6 +98,10 @@ macro_rules! ask_below {
             self.below.extent_at(offset, len)
         }
 
+        fn prefers_rewrites(&self) -> bool {
+            self.below.prefers_rewrites()
+        }
+
         fn extend_to(&self, size_bytes: u64) -> crate::error::Result<()> {
             self.below.extend_to(size_bytes)
         }

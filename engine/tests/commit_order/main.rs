@@ -1,4 +1,5 @@
 //! Commits under observation, by a device that keeps a log of writes and syncs:
+//! - `ahead`: free chunks that are written to before anybody takes them;
 //! - `order`: the log of each kind of commit is exactly what DESIGN.md, "Commit", demands;
 //! - `faults`: calls that fail at chosen places, and what goes on after them;
 //! - `killed`: nothing that was answered is lost with the process, where there is a journal.
@@ -6,6 +7,7 @@
 // Tells clippy that the helpers here are tests too.
 #![cfg(test)]
 
+mod ahead;
 mod bench;
 mod faults;
 mod killed;

@@ -101,6 +101,11 @@ fn every_history_of_three_operations_on_other_stores() {
         ..shape(512, 29, 3)
     };
     explore("crash: 3 operations, holes", holes, 3, some);
+    let ahead = Shape {
+        unused: Unused::Zeros,
+        ..shape(512, 29, 3)
+    };
+    explore("crash: 3 operations, written ahead", ahead, 3, some);
     explore("crash: 3 operations, 1K", shape(1024, 62, 3), 3, some);
     // The first sector of the area is full with the second new entry.
     let junk = Shape {

@@ -6,7 +6,7 @@ use usnap_engine::device::{BlockDevice, MemDevice, ZeroFlags};
 use usnap_engine::sim::{CrashState, Event, LogWrites};
 use usnap_engine::{Durability, ErrorKind, Snapshot, SnapshotOptions};
 
-use crate::case::Case;
+use crate::case::{Case, Unused};
 use crate::operation::Operation;
 use crate::stream::Stream;
 use crate::values::{Values, payload};
@@ -45,7 +45,12 @@ impl<'a> Player<'a> {
         stream: &'a mut dyn Stream,
         on_cut: &mut OnCut<'_>,
     ) -> Result<Self, String> {
-        let log = Arc::new(LogWrites::new(Arc::new(MemDevice::from_bytes(&image))));
+        let memory = MemDevice::from_bytes(&image);
+        if case.shape.unused == Unused::Zeros {
+            // A sparse file, as on a journaling filesystem: chunks are written ahead.
+            memory.prefer_rewrites();
+        }
+        let log = Arc::new(LogWrites::new(Arc::new(memory)));
         let options = SnapshotOptions {
             durability: if every_write {
                 Durability::EveryWrite

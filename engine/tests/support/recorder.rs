@@ -8,7 +8,8 @@ use usnap_engine::sim::{Event, Fault, Flaky, LogWrites};
 
 /// The three of them.
 pub(crate) struct Recorder {
-    memory: Arc<MemDevice>,
+    /// The lowest one.
+    pub(crate) memory: Arc<MemDevice>,
     log: Arc<LogWrites>,
     /// What is given to those who are watched.
     pub(crate) device: Arc<Flaky>,

@@ -24,6 +24,9 @@ pub(super) enum Take {
     /// Reserve space for chunks from this one on first, then say so with `data_reserved`, and ask
     /// again.
     NeedsData(NewChunk),
+    /// Write zeros to chunks from this one on first, then say so with `written_up_to`, and ask
+    /// again.
+    NeedsZeros(NewChunk),
     /// Not even one fits.
     Full,
 }
@@ -42,6 +45,9 @@ pub(super) struct Allocator {
     reserved_areas: u64,
     /// Numbers below this one have their space: all, where a write takes it.
     reserved_data: u64,
+    /// Numbers below this one may be taken; none from it on was ever taken. All may, where nothing
+    /// is written ahead.
+    written_ahead: u64,
     /// Numbers whose chunks were cut off while they were taken: never handed out again.
     gone: Range<u64>,
 }
@@ -63,6 +69,7 @@ impl Allocator {
             device_chunks,
             reserved_areas: current_area.0 + 1,
             reserved_data: u64::MAX,
+            written_ahead: u64::MAX,
             gone: 0..0,
         }
     }
@@ -70,6 +77,33 @@ impl Allocator {
     /// From now on no number is handed out before its chunk's space is reserved.
     pub(super) fn reserve_ahead(&mut self) {
         self.reserved_data = self.next_free.0;
+    }
+
+    /// From now on no number that was never taken is handed out before its chunk was written to.
+    pub(super) fn write_ahead(&mut self) {
+        if self.written_ahead == u64::MAX {
+            self.written_ahead = self.next_free.0;
+        }
+    }
+
+    /// From now on numbers are handed out as they come.
+    pub(super) fn end_write_ahead(&mut self) {
+        self.written_ahead = u64::MAX;
+    }
+
+    /// Whether this number waits for `written_up_to`.
+    pub(super) fn needs_zeros(&self, number: NewChunk) -> bool {
+        number.0 >= self.written_ahead
+    }
+
+    /// Chunks of numbers below `end` were written to.
+    pub(super) fn written_up_to(&mut self, end: NewChunk) {
+        self.written_ahead = self.written_ahead.max(end.0);
+    }
+
+    /// Numbers below this one have their space.
+    pub(super) fn reserved_data(&self) -> NewChunk {
+        NewChunk(self.reserved_data)
     }
 
     /// The next number that was never taken.
@@ -163,6 +197,12 @@ impl Allocator {
                 }
                 return Take::NeedsData(number);
             }
+            if self.needs_zeros(number) {
+                if count > 0 {
+                    break;
+                }
+                return Take::NeedsZeros(number);
+            }
             if reused.is_some() {
                 self.returned.remove(&number.0);
             } else {
@@ -232,6 +272,7 @@ mod tests {
                 Take::Run(run) => taken += run.count,
                 Take::NeedsArea(area) => allocator.area_reserved(area),
                 Take::NeedsData(chunk) => allocator.data_reserved(NewChunk(chunk.0 + 3)),
+                Take::NeedsZeros(chunk) => allocator.written_up_to(NewChunk(chunk.0 + 2)),
                 Take::Full => return taken,
             }
         }
@@ -255,6 +296,11 @@ mod tests {
                 capacity,
                 "reserved ahead, {device_chunks}"
             );
+            let mut ahead = Allocator::new(layout(), NewChunk(2), 0, device_chunks);
+            ahead.reserve_ahead();
+            ahead.write_ahead();
+            let taken = fill(&mut ahead);
+            assert_eq!(taken, capacity, "written ahead, {device_chunks}");
             assert_eq!(allocator.free_within(allocator.device_chunks()), 0);
         }
     }
@@ -324,6 +370,31 @@ mod tests {
         assert_eq!(allocator.take(1), run(8, 1));
         assert_eq!(allocator.take(9), run(9, 1));
         assert_eq!(allocator.take(9), Take::NeedsData(NewChunk(10)));
+    }
+
+    #[test]
+    fn a_number_that_was_never_taken_waits_until_it_was_written_to() {
+        let run = |first, count| NewRun {
+            first: NewChunk(first),
+            count,
+        };
+        let mut allocator = Allocator::new(layout(), NewChunk(2), 0, 1000);
+        assert_eq!(allocator.take(3), Take::Run(run(2, 3)));
+        allocator.write_ahead();
+        assert_eq!(allocator.take(9), Take::NeedsZeros(NewChunk(5)));
+        // What was taken and given back is not written to by anybody else.
+        allocator.give_back(run(3, 2));
+        assert!(!allocator.needs_zeros(NewChunk(4)) && allocator.needs_zeros(NewChunk(5)));
+        assert_eq!(allocator.take(9), Take::Run(run(3, 2)));
+        allocator.written_up_to(NewChunk(7));
+        // A second time it changes nothing.
+        allocator.write_ahead();
+        assert_eq!(allocator.take(9), Take::Run(run(5, 2)));
+        assert_eq!(allocator.take(9), Take::NeedsZeros(NewChunk(7)));
+        allocator.end_write_ahead();
+        assert_eq!(allocator.take(9), Take::Run(run(7, 9)));
+        allocator.write_ahead();
+        assert_eq!(allocator.take(1), Take::NeedsZeros(NewChunk(16)));
     }
 
     #[test]

@@ -63,6 +63,7 @@ impl PersistentStore {
         {
             journal.seal();
         }
+        self.choose_write_ahead(state, batch.len() as u64);
         // From here on a write sets it again; this commit's first sync covers all before it.
         self.dirty.store(false, Ordering::SeqCst);
         batch

@@ -14,6 +14,7 @@
 //! No lock that a reader or writer takes is held across I/O, but by writers that find the device
 //! full, while one of them makes it longer (`room.rs`); that lock comes before `state`.
 
+mod ahead;
 mod allocate;
 pub(crate) mod behind;
 pub(crate) mod commit;

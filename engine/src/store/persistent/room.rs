@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use usnap_format::{AreaIndex, Exception, Layout, NewChunk};
 
 use super::PersistentStore;
+use super::ahead::Ahead;
 use super::allocate::Take;
 use super::commit::area_offset;
 use super::plan::Position;
@@ -35,6 +36,7 @@ pub(super) struct Room {
     /// Held while the device is made longer.
     growing: Mutex<()>,
     gone: Gone,
+    pub(super) ahead: Ahead,
     pub(super) alarm: Arc<SpaceAlarm>,
 }
 
@@ -73,6 +75,10 @@ impl PersistentStore {
             Take::Run(_) => Ok(()),
             Take::NeedsArea(area) => self.reserve_area(area),
             Take::NeedsData(first) => self.reserve_data(first, known_chunks),
+            Take::NeedsZeros(first) => {
+                self.write_ahead(first);
+                Ok(())
+            }
             Take::Full => self.find_longer(known_chunks),
         }
     }
