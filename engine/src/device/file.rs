@@ -37,6 +37,30 @@ pub struct FileDevice {
     prefers_rewrites: bool,
     can_unshare: AtomicBool,
     can_try: AtomicBool,
+    known_data: KnownData,
+}
+
+/// Where the file had data when it was asked last: asking walks all of a run of data, and what lies
+/// on a COW file in small pieces lies in a long one. To take a hole for data is allowed, so the two
+/// ends need not be of one answer, and what others punch need not be noticed.
+#[derive(Debug, Default)]
+struct KnownData {
+    start: AtomicU64,
+    end: AtomicU64,
+}
+
+impl KnownData {
+    /// How many bytes of data are known to follow.
+    fn behind(&self, offset: u64) -> Option<u64> {
+        let is_inside = offset >= self.start.load(Ordering::Relaxed);
+        let left = self.end.load(Ordering::Relaxed).checked_sub(offset)?;
+        (is_inside && left > 0).then_some(left)
+    }
+
+    fn remember(&self, start: u64, end: u64) {
+        self.start.store(start, Ordering::Relaxed);
+        self.end.store(end, Ordering::Relaxed);
+    }
 }
 
 impl FileDevice {
@@ -106,6 +130,7 @@ impl FileDevice {
             prefers_rewrites,
             can_unshare: AtomicBool::new(!is_block),
             can_try: AtomicBool::new(true),
+            known_data: KnownData::default(),
         };
         device.size_bytes();
         device
@@ -161,6 +186,9 @@ impl FileDevice {
     ) -> Result<bool> {
         if !known.load(Ordering::Relaxed) {
             return Ok(false);
+        }
+        if flags.contains(FallocateFlags::PUNCH_HOLE) || flags.contains(FallocateFlags::ZERO_RANGE) {
+            self.known_data.remember(0, 0);
         }
         loop {
             match fallocate(&self.file, flags, offset, len) {
@@ -394,8 +422,7 @@ impl BlockDevice for FileDevice {
     }
 
     fn extent_at(&self, offset: u64, len: u64) -> Result<Extent> {
-        let size_bytes = self.size_bytes();
-        check_range(&self.name, size_bytes, offset, len)?;
+        self.refuse_beyond_end(offset, len)?;
         let data = Extent {
             len,
             hole: false,
@@ -404,6 +431,10 @@ impl BlockDevice for FileDevice {
         };
         if self.is_block {
             return Ok(data);
+        }
+        if let Some(left) = self.known_data.behind(offset) {
+            let len = left.min(len);
+            return Ok(Extent { len, ..data });
         }
         let hole = |end: u64| {
             let len = (end - offset).min(len);
@@ -417,15 +448,17 @@ impl BlockDevice for FileDevice {
         match rustix::fs::seek(&self.file, Seeker::Data(offset)) {
             Ok(start) if start > offset => return hole(start),
             Ok(_) => {}
-            Err(Errno::NXIO) => return hole(size_bytes),
+            // Cut off meanwhile, or a hole up to its end.
+            Err(Errno::NXIO) => return hole(self.size_bytes().max(offset.saturating_add(len))),
             // A filesystem that can't tell: all of it is data.
             Err(_) => return Ok(data),
         }
         match rustix::fs::seek(&self.file, Seeker::Hole(offset)) {
-            Ok(end) if end > offset => Ok(Extent {
-                len: (end - offset).min(len),
-                ..data
-            }),
+            Ok(end) if end > offset => {
+                self.known_data.remember(offset, end);
+                let len = (end - offset).min(len);
+                Ok(Extent { len, ..data })
+            }
             // The file changed between the two calls, or can't tell.
             _ => Ok(data),
         }

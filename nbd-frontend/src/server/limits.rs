@@ -27,6 +27,10 @@ pub(super) const HOLE_BYTES: usize = 16 << 10;
 /// The most extents looked up for one block status request. A client asks again for the rest.
 pub(super) const STATUS_EXTENTS: usize = 4096;
 
+/// The most looks at the device for one block status request: neighbours of one kind are joined, and
+/// a device of small runs has very many. Some milliseconds.
+pub(super) const STATUS_LOOKS: usize = 1 << 16;
+
 /// The most bytes that one cache request reads ahead: more would push its own beginning out again.
 pub(super) const CACHE_BYTES: u64 = 256 << 20;
 

@@ -6,7 +6,7 @@ use usnap_engine::device::Extent;
 use super::{End, Transmission};
 use crate::proto::consts::{STATE_HOLE, STATE_ZERO};
 use crate::proto::{Context, Request};
-use crate::server::limits::STATUS_EXTENTS;
+use crate::server::limits::{STATUS_EXTENTS, STATUS_LOOKS};
 
 impl Transmission<'_> {
     /// Describes the range from its start on, as far as it is looked through.
@@ -43,7 +43,7 @@ impl Transmission<'_> {
         Ok(())
     }
 
-    /// Looks up at most `most` extents, each with one call of the device.
+    /// Looks up at most `most` extents, neighbours that are told alike joined.
     fn find_extents(
         &mut self,
         offset: u64,
@@ -52,7 +52,10 @@ impl Transmission<'_> {
     ) -> Result<DeviceResult<()>, End> {
         self.extents.clear();
         let mut done = 0;
-        while done < len && self.extents.len() < most {
+        for _ in 0..STATUS_LOOKS {
+            if done >= len {
+                break;
+            }
             self.answers.check_cut()?;
             let found = self.connection.device.extent_at(offset + done, len - done);
             let mut extent = match found {
@@ -61,11 +64,26 @@ impl Transmission<'_> {
             };
             // A device that breaks its promise of progress must not stop ours.
             extent.len = extent.len.clamp(1, len - done);
+            let contexts = self.negotiated.contexts.iter();
+            let is_full = self.extents.len() == most;
+            match self.extents.last_mut() {
+                Some(last) if are_alike(last, &extent, contexts) => last.len += extent.len,
+                _ if is_full => break,
+                _ => self.extents.push(extent),
+            }
             done += extent.len;
-            self.extents.push(extent);
         }
         Ok(Ok(()))
     }
+}
+
+/// Whether two extents are told alike in all of these contexts.
+fn are_alike(
+    one: &Extent,
+    other: &Extent,
+    mut contexts: impl Iterator<Item = (u32, Context)>,
+) -> bool {
+    contexts.all(|(_, context)| flags(one, context) == flags(other, context))
 }
 
 /// An extent's flags in a context. A hole is told only where it reads as zeros: "contents are not
