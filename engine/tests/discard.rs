@@ -234,3 +234,25 @@ fn a_transient_snapshot_discards_as_it_is_told() {
         assert!(found[8192..].iter().all(|&byte| byte == 7));
     }
 }
+
+/// Where data lies is remembered; what is punched meanwhile is told all the same.
+#[test]
+fn a_file_tells_a_hole_that_was_punched_in_data_that_it_told_before() {
+    use usnap_engine::device::FileDevice;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    std::fs::write(&path, vec![7; 1 << 20]).unwrap();
+    let device = FileDevice::open_read_write(&path).unwrap();
+    for offset in [0, 300_000, 4096] {
+        let extent = device.extent_at(offset, 8192).unwrap();
+        assert_eq!((extent.hole, extent.len), (false, 8192), "{offset}");
+    }
+    device.discard_at(8192, 65_536).unwrap();
+    assert!(device.can_zero_fast(), "this filesystem punches holes");
+    let before = device.extent_at(0, 1 << 20).unwrap();
+    assert_eq!((before.hole, before.len), (false, 8192));
+    let hole = device.extent_at(8192, 1 << 19).unwrap();
+    assert_eq!((hole.hole, hole.zero, hole.len), (true, true, 65_536));
+    let behind = device.extent_at(80_000, 5000).unwrap();
+    assert_eq!((behind.hole, behind.len), (false, 5000));
+}

@@ -187,7 +187,8 @@ impl FileDevice {
         if !known.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        if flags.contains(FallocateFlags::PUNCH_HOLE) || flags.contains(FallocateFlags::ZERO_RANGE) {
+        if flags.contains(FallocateFlags::PUNCH_HOLE) || flags.contains(FallocateFlags::ZERO_RANGE)
+        {
             self.known_data.remember(0, 0);
         }
         loop {
@@ -448,8 +449,12 @@ impl BlockDevice for FileDevice {
         match rustix::fs::seek(&self.file, Seeker::Data(offset)) {
             Ok(start) if start > offset => return hole(start),
             Ok(_) => {}
-            // Cut off meanwhile, or a hole up to its end.
-            Err(Errno::NXIO) => return hole(self.size_bytes().max(offset.saturating_add(len))),
+            // A hole up to its end, or it was cut off.
+            Err(Errno::NXIO) => {
+                let size_bytes = self.size_bytes();
+                check_range(&self.name, size_bytes, offset, len)?;
+                return hole(size_bytes);
+            }
             // A filesystem that can't tell: all of it is data.
             Err(_) => return Ok(data),
         }
