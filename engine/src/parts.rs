@@ -71,7 +71,7 @@ impl Index {
 fn mapped(slot: Slot) -> Option<u64> {
     match slot {
         Slot::Mapped(new) => Some(new.0),
-        Slot::Unmapped | Slot::Pending => None,
+        Slot::Unmapped => None,
     }
 }
 

@@ -85,7 +85,6 @@ impl Snapshot {
         while len > 0 {
             let done = match self.map(offset, 1).place {
                 Place::Cow { .. } => self.zero_mapped(offset, len, flags)?,
-                Place::Pending => self.write_unmapped(offset, len, Payload::Zeros(flags))?,
                 Place::Origin => self.zero_unmapped(offset, len, flags)?,
             };
             offset += done;

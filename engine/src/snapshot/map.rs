@@ -16,10 +16,9 @@ pub(super) struct Piece {
 /// Where a piece lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// At the same offset of the origin.
+    /// At the same offset of the origin. A writer may be at work on the chunk: who wants to write
+    /// there finds out by a claim.
     Origin,
-    /// At the same offset of the origin for now: a writer is at work on the chunk.
-    Pending,
     /// At this offset, in bytes, of the COW device.
     Cow { offset: u64 },
 }
@@ -36,7 +35,6 @@ impl Snapshot {
         let end = (first + run.count) << shift;
         let place = match run.slot {
             Slot::Unmapped => Place::Origin,
-            Slot::Pending => Place::Pending,
             Slot::Mapped(new_chunk) => Place::Cow {
                 offset: self.cow_offset(new_chunk) + self.chunk_size.offset_in_chunk(offset),
             },

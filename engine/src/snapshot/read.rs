@@ -37,8 +37,9 @@ impl Snapshot {
             let len = to_usize(piece.len).min(buf.len());
             let (now, rest) = buf.split_at_mut(len);
             let attempt = match piece.place {
-                // A pending chunk's reply has not been sent: its old content is right.
-                Place::Origin | Place::Pending => read(&*self.origin, now, offset)?,
+                // Also while a write is under way: its reply has not been sent, so the old content is
+                // right.
+                Place::Origin => read(&*self.origin, now, offset)?,
                 Place::Cow { offset: cow_offset } => {
                     self.refuse_if_lost(offset, piece.len)?;
                     self.refuse_if_gone(cow_offset, piece.len)?;
@@ -87,11 +88,11 @@ impl Snapshot {
         // once, since it may be a snapshot that does the same.
         let below = match self.map(offset, 1).place {
             Place::Cow { .. } => None,
-            Place::Origin | Place::Pending => Some(self.origin.extent_at(offset, len)?),
+            Place::Origin => Some(self.origin.extent_at(offset, len)?),
         };
         let piece = self.map(offset, below.map_or(len, |extent| extent.len));
         match piece.place {
-            Place::Origin | Place::Pending => {
+            Place::Origin => {
                 let extent = match below {
                     Some(extent) => extent,
                     None => self.origin.extent_at(offset, piece.len)?,

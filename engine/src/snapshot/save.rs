@@ -56,10 +56,6 @@ impl Snapshot {
             let run = self.table.run_at(OldChunk(at), chunks.end - at);
             at += match run.slot {
                 Slot::Mapped(_) => run.count,
-                Slot::Pending => {
-                    self.table.wait_while_pending(OldChunk(at));
-                    0
-                }
                 Slot::Unmapped => self.save_unmapped(OldChunk(at), run.count)?,
             };
         }
@@ -82,6 +78,7 @@ impl Snapshot {
     /// How many chunks are done; 0 where they are to be looked up again.
     fn save_unmapped(&self, first: OldChunk, count: u64) -> std::result::Result<u64, SaveFailure> {
         let Some(mut claim) = self.table.claim(first, count.min(CLAIM_CHUNKS_MAX)) else {
+            self.table.wait_while_pending(first);
             return Ok(0);
         };
         let claimed = claim.count();

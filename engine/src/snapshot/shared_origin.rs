@@ -100,7 +100,7 @@ impl Snapshot {
             let len = to_usize(piece.len).min(rest.len());
             let (now, _) = rest.split_at_mut(len);
             let (attempt, done) = match piece.place {
-                Place::Origin | Place::Pending => {
+                Place::Origin => {
                     let attempt = read(&*self.origin, now, at)?;
                     (attempt, self.still_unmapped(at, piece.len))
                 }

@@ -102,7 +102,7 @@ impl Snapshot {
                     result.map_err(|e| self.cut_off(e, ErrorKind::Io))?;
                     piece.len
                 }
-                Place::Origin | Place::Pending => {
+                Place::Origin => {
                     self.write_unmapped(offset, piece.len, Payload::Bytes(data))?
                 }
             };

@@ -1,25 +1,36 @@
 //! The exception index: where each old chunk lives, looked up without a lock.
 //!
-//! Three levels, each made when first needed: a root over the whole snapshot, nodes of 512 leaves,
-//! leaves of 64 slots. A slot is one atomic word. Its life: unmapped -> pending (one writer's
-//! claim) -> mapped, or back to unmapped when the writer gives up. A mapped slot never changes, but
-//! where a merge that is served takes it out.
+//! 512 old chunks are a *region*. Each has a head of two words in one flat array: which eighths of an
+//! eighth of it have anything, and where its block is. A block has the region's runs, sorted, one word
+//! each; or, where they are many, a word for each chunk. DESIGN.md, "The exception index", has the
+//! invariants and the order of loads and stores.
 //!
-//! Claims are the snapshot's only per-chunk lock: whoever turns a slot from unmapped to pending is
-//! the only one to allocate for it. Others who want to write there wait; readers see the origin.
+//! A chunk goes unmapped, claimed, mapped, or back to unmapped when its writer gives up. Mapped it
+//! never changes, but where a merge that is served takes it out. Claims are the snapshot's only
+//! per-chunk lock: whoever claims a chunk is the only one to allocate for it, and others who want to
+//! write there wait. Readers don't see them: the origin has a claimed chunk until it is published.
 
+mod arena;
+mod buddies;
 mod claim;
+mod edit;
+mod head;
 #[cfg_attr(
     not(any(test, feature = "parts")),
     expect(dead_code, reason = "opening builds on it next")
 )]
 mod loading;
+mod read;
+mod search;
+mod segments;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::AtomicU64;
 
 use usnap_format::{Exception, NewChunk, OldChunk};
 
+use self::arena::Arena;
+use self::claim::Shards;
+use self::head::{REGION_CHUNKS, REGION_MASK};
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
 
@@ -28,49 +39,28 @@ pub(crate) use claim::Claim;
     not(feature = "parts"),
     expect(unused_imports, reason = "opening builds on it next")
 )]
-pub(crate) use loading::{Loading, MappedRun};
+pub(crate) use loading::Loading;
+pub(crate) use loading::MappedRun;
 
-const LEAF_LEN: usize = 64;
-const LEAF_SLOTS: u64 = LEAF_LEN as u64;
-const NODE_LEN: usize = 512;
-const NODE_LEAVES: u64 = NODE_LEN as u64;
-const NODE_SLOTS: u64 = LEAF_SLOTS * NODE_LEAVES;
+/// 2 PiB in chunks of 4 KiB. The heads of that are 16 GiB of addresses, of which only those are
+/// touched that something is entered in.
+const CHUNKS_MAX: u64 = 1 << 39;
 
-/// The root is made whole: 256 MiB at the most, for 2 PiB in chunks of 4 KiB.
-const NODES_MAX: u64 = 1 << 24;
+/// For so many chunks a bit says whether anything was ever entered there, so that looking for the
+/// next mapped chunk does not touch their heads.
+const TOUCHED_CHUNKS: u64 = 64 * REGION_CHUNKS;
 
-const UNMAPPED: u64 = 0;
-const PENDING: u64 = 1;
-/// Mapped slots hold the new chunk number plus this.
-const MAPPED: u64 = 2;
-
-type Leaf = [AtomicU64; LEAF_LEN];
-type Node = [OnceLock<Box<Leaf>>; NODE_LEN];
-
-/// What a slot says of its old chunk.
+/// What the index says of an old chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
     /// The origin has it.
     Unmapped,
-    /// A writer is at work; the origin has it until it is done.
-    Pending,
     /// The COW device has it.
     Mapped(NewChunk),
 }
 
-impl Slot {
-    #[inline]
-    fn of(word: u64) -> Self {
-        match word {
-            UNMAPPED => Self::Unmapped,
-            PENDING => Self::Pending,
-            mapped => Self::Mapped(NewChunk(mapped - MAPPED)),
-        }
-    }
-}
-
-/// Consecutive old chunks with one answer: all unmapped, all pending, or mapped to consecutive
-/// new chunks of which `slot` names the first.
+/// Consecutive old chunks with one answer: all unmapped, or mapped to consecutive new chunks of
+/// which `slot` names the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) slot: Slot,
@@ -79,11 +69,12 @@ pub(crate) struct Run {
 
 /// The exception index. The module's documentation has the rules.
 pub(crate) struct ExceptionTable {
-    root: Box<[OnceLock<Box<Node>>]>,
+    /// By region: presence, and the head of its block.
+    heads: Box<[[AtomicU64; 2]]>,
+    touched: Box<[AtomicU64]>,
+    arena: Arena,
+    shards: Shards,
     chunk_count: u64,
-    waiters: AtomicUsize,
-    wait_lock: Mutex<()>,
-    wait_over: Condvar,
 }
 
 impl ExceptionTable {
@@ -92,21 +83,25 @@ impl ExceptionTable {
     /// # Errors
     /// `Usage` where that is more than can be indexed.
     pub(crate) fn new(chunk_count: u64) -> Result<Self> {
-        let nodes = chunk_count.div_ceil(NODE_SLOTS);
-        if nodes > NODES_MAX {
-            let context = format!(
-                "cannot index {chunk_count} chunks: at most {} can be",
-                NODES_MAX * NODE_SLOTS
-            );
-            return Err(Error::new(ErrorKind::Usage, context)
-                .with_hint("the origin is too large for this chunk size; take a larger one"));
+        let refuse = |why: String| {
+            let context = format!("cannot index {chunk_count} chunks: {why}");
+            Error::new(ErrorKind::Usage, context)
+                .with_hint("the origin is too large for this chunk size; take a larger one")
+        };
+        if chunk_count > CHUNKS_MAX {
+            return Err(refuse(format!("at most {CHUNKS_MAX} can be")));
         }
+        let regions = chunk_count.div_ceil(REGION_CHUNKS);
+        let parts = chunk_count.div_ceil(TOUCHED_CHUNKS);
+        let no_memory = |()| refuse("there is not enough memory".to_owned());
         Ok(Self {
-            root: (0..nodes).map(|_| OnceLock::new()).collect(),
+            heads: bytemuck::allocation::try_zeroed_slice_box(to_usize(regions))
+                .map_err(no_memory)?,
+            touched: bytemuck::allocation::try_zeroed_slice_box(to_usize(parts.div_ceil(64)))
+                .map_err(no_memory)?,
+            arena: Arena::new(0),
+            shards: Shards::new(),
             chunk_count,
-            waiters: AtomicUsize::new(0),
-            wait_lock: Mutex::new(()),
-            wait_over: Condvar::new(),
         })
     }
 
@@ -118,149 +113,80 @@ impl ExceptionTable {
     /// Where `old_chunk` lives.
     #[inline]
     pub(crate) fn lookup(&self, old_chunk: OldChunk) -> Slot {
-        self.leaf(old_chunk.0)
-            .and_then(|leaf| leaf.get(slot_index(old_chunk.0)))
-            .map_or(
-                Slot::Unmapped,
-                // Acquire: what the writer wrote before it published is there to be read.
-                |slot| Slot::of(slot.load(Ordering::Acquire)),
-            )
+        match self.find(old_chunk.0) {
+            Some(new) => Slot::Mapped(NewChunk(new)),
+            None => Slot::Unmapped,
+        }
     }
 
-    /// The run that begins at `old_chunk`, at most `max_count` (> 0) chunks long. It may end early
-    /// where an equal run follows.
+    /// The run that begins at `old_chunk`, at most `max_count` (> 0) chunks long. It ends where
+    /// another answer begins, or where one begins that was given while this was looked for.
     #[inline]
     pub(crate) fn run_at(&self, old_chunk: OldChunk, max_count: u64) -> Run {
-        let slot = self.lookup(old_chunk);
         if max_count <= 1 {
+            let slot = self.lookup(old_chunk);
             return Run { slot, count: 1 };
         }
-        let mut count = 1;
+        self.long_run_at(old_chunk.0, max_count)
+    }
+
+    fn long_run_at(&self, old_chunk: u64, max_count: u64) -> Run {
+        let first = self.piece_at(old_chunk, max_count);
+        let mut count = first.count;
         while count < max_count {
-            let next = old_chunk.0 + count;
-            if slot == Slot::Unmapped {
-                let absent = self.absent_slots(next);
-                if absent > 0 {
-                    count += absent;
-                    continue;
-                }
-            }
-            let same = match (slot, self.lookup(OldChunk(next))) {
-                (Slot::Mapped(first), Slot::Mapped(new)) => new.0 == first.0 + count,
-                (Slot::Mapped(_), _) | (_, Slot::Mapped(_)) => false,
-                (a, b) => a == b,
-            };
-            if !same {
+            // Inside a region a mapped piece ends only where another answer begins.
+            if first.new.is_some() && (old_chunk + count) & REGION_MASK != 0 {
                 break;
             }
-            count += 1;
+            let next = self.piece_at(old_chunk + count, max_count - count);
+            if next.new != first.new.map(|new| new + count) {
+                break;
+            }
+            count += next.count;
         }
         Run {
-            slot,
-            count: count.min(max_count),
+            slot: first
+                .new
+                .map_or(Slot::Unmapped, |new| Slot::Mapped(NewChunk(new))),
+            count,
         }
     }
 
-    /// How many slots from `old_chunk` on have no node or no leaf yet, up to the end of that node.
-    fn absent_slots(&self, old_chunk: u64) -> u64 {
-        match self
-            .root
-            .get(to_usize(old_chunk / NODE_SLOTS))
-            .map(OnceLock::get)
-        {
-            Some(Some(node)) => {
-                let leaf = node.get(to_usize(old_chunk % NODE_SLOTS / LEAF_SLOTS));
-                if leaf.is_some_and(|leaf| leaf.get().is_none()) {
-                    LEAF_SLOTS - old_chunk % LEAF_SLOTS
-                } else {
-                    0
-                }
-            }
-            _ => NODE_SLOTS - old_chunk % NODE_SLOTS,
-        }
-    }
-
-    /// Enters an exception that was read from the device; false if `old_chunk` has one already or
-    /// does not exist. For one thread, before anything is served.
+    /// Enters one exception; false if `old_chunk` has one already or does not exist. Not for a
+    /// chunk that is claimed.
     pub(crate) fn load(&self, exception: Exception) -> bool {
-        let Some(slot) = self.slot_or_new(exception.old_chunk) else {
+        let (old, new) = (exception.old_chunk, exception.new_chunk);
+        if old.0 >= self.chunk_count {
             return false;
-        };
-        let word = exception.new_chunk.0.saturating_add(MAPPED);
-        slot.compare_exchange(UNMAPPED, word, Ordering::Release, Ordering::Relaxed)
-            .is_ok()
+        }
+        let _claims = self.shards.lock(old);
+        let is_free = self.find(old.0).is_none();
+        if is_free {
+            self.insert(MappedRun { old, new, count: 1 });
+        }
+        is_free
     }
 
     /// Takes out an exception that was merged: the origin has its chunk from here on. Not for a table
     /// in which chunks are claimed.
     pub(crate) fn unload(&self, old_chunk: OldChunk) {
-        if let Some(slot) = self.slot_or_new(old_chunk) {
-            // Release: who finds it unmapped finds what was copied before on the origin.
-            slot.store(UNMAPPED, Ordering::Release);
+        if old_chunk.0 < self.chunk_count {
+            let _claims = self.shards.lock(old_chunk);
+            self.remove(old_chunk.0);
         }
     }
 
-    /// Waits until `old_chunk` is not pending any more.
-    pub(crate) fn wait_while_pending(&self, old_chunk: OldChunk) {
-        // SeqCst here and in `wake_waiters`: either the waiter sees the new slot, or whoever
-        // changed the slot sees the waiter.
-        self.waiters.fetch_add(1, Ordering::SeqCst);
-        let mut guard = self
-            .wait_lock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        while self.lookup_seq_cst(old_chunk) == Slot::Pending {
-            guard = self
-                .wait_over
-                .wait(guard)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(guard);
-        self.waiters.fetch_sub(1, Ordering::SeqCst);
+    /// How many bytes the blocks' segments have, touched or not.
+    #[cfg(test)]
+    fn blocks_bytes(&self) -> u64 {
+        self.arena.bytes()
     }
 
-    fn lookup_seq_cst(&self, old_chunk: OldChunk) -> Slot {
-        self.leaf(old_chunk.0)
-            .and_then(|leaf| leaf.get(slot_index(old_chunk.0)))
-            .map_or(Slot::Unmapped, |slot| Slot::of(slot.load(Ordering::SeqCst)))
+    /// How many of them were ever handed out.
+    #[cfg(test)]
+    fn blocks_used_bytes(&self) -> u64 {
+        self.arena.used_bytes()
     }
-
-    fn wake_waiters(&self) {
-        if self.waiters.load(Ordering::SeqCst) > 0 {
-            // Under the lock, so that no waiter is between its look and its sleep.
-            let guard = self
-                .wait_lock
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            self.wait_over.notify_all();
-            drop(guard);
-        }
-    }
-
-    #[inline]
-    fn leaf(&self, old_chunk: u64) -> Option<&Leaf> {
-        let node = self.root.get(to_usize(old_chunk / NODE_SLOTS))?.get()?;
-        let leaf = node
-            .get(to_usize(old_chunk % NODE_SLOTS / LEAF_SLOTS))?
-            .get()?;
-        Some(leaf)
-    }
-
-    fn slot_or_new(&self, old_chunk: OldChunk) -> Option<&AtomicU64> {
-        if old_chunk.0 >= self.chunk_count {
-            return None;
-        }
-        let node = self.root.get(to_usize(old_chunk.0 / NODE_SLOTS))?;
-        let node = node.get_or_init(|| Box::new([const { OnceLock::new() }; NODE_LEN]));
-        let leaf = node.get(to_usize(old_chunk.0 % NODE_SLOTS / LEAF_SLOTS))?;
-        let leaf = leaf.get_or_init(|| Box::new([const { AtomicU64::new(0) }; LEAF_LEN]));
-        leaf.get(slot_index(old_chunk.0))
-    }
-}
-
-#[inline]
-fn slot_index(old_chunk: u64) -> usize {
-    to_usize(old_chunk % LEAF_SLOTS)
 }
 
 #[cfg(test)]

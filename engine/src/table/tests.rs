@@ -1,22 +1,25 @@
 //! The index against a map, and claims under several threads.
 
+mod model;
+mod threads;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::{any, prop, proptest};
 use usnap_format::{Exception, NewChunk, OldChunk};
 
 use super::loading::{Loading, MappedRun, TwiceMapped};
-use super::{ExceptionTable, NODE_SLOTS, Run, Slot};
+use super::{ExceptionTable, Run, Slot, TOUCHED_CHUNKS};
 
 #[test]
 fn an_empty_table_is_one_unmapped_run() {
-    let table = ExceptionTable::new(10 * NODE_SLOTS).unwrap();
-    let run = table.run_at(OldChunk(5), 9 * NODE_SLOTS);
+    let table = ExceptionTable::new(10 * TOUCHED_CHUNKS).unwrap();
+    let run = table.run_at(OldChunk(5), 9 * TOUCHED_CHUNKS);
     assert_eq!(
         run,
         Run {
             slot: Slot::Unmapped,
-            count: 9 * NODE_SLOTS
+            count: 9 * TOUCHED_CHUNKS
         }
     );
 }
@@ -32,7 +35,12 @@ fn a_claim_is_exclusive_and_given_back_when_dropped() {
         2,
         "stops at a pending chunk"
     );
-    assert_eq!(table.lookup(OldChunk(14)), Slot::Pending);
+    assert!(table.claim(OldChunk(14), 1).is_none());
+    assert_eq!(
+        table.lookup(OldChunk(14)),
+        Slot::Unmapped,
+        "as readers see it"
+    );
     drop(claim);
     assert_eq!(table.lookup(OldChunk(14)), Slot::Unmapped);
 }
@@ -55,7 +63,7 @@ fn publishing_a_part_leaves_the_rest_claimed() {
             count: 3
         }
     );
-    assert_eq!(table.lookup(OldChunk(3)), Slot::Pending);
+    assert!(table.claim(OldChunk(3), 1).is_none());
     drop(claim);
     assert_eq!(table.lookup(OldChunk(3)), Slot::Unmapped);
 }

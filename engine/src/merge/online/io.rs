@@ -31,7 +31,7 @@ impl OnlineMerge {
         let run = self.table.run_at(OldChunk(first), last - first + 1);
         let end = (first + run.count) << shift;
         let cow_offset = match run.slot {
-            Slot::Unmapped | Slot::Pending => None,
+            Slot::Unmapped => None,
             Slot::Mapped(new_chunk) => {
                 Some((new_chunk.0 << shift) + chunk_size.offset_in_chunk(offset))
             }

@@ -57,7 +57,7 @@ impl Loaded {
             entries_behind_base: &behind.entries,
             lookup: &|old_chunk| match table.lookup(old_chunk) {
                 Slot::Mapped(new_chunk) => Some(new_chunk),
-                Slot::Unmapped | Slot::Pending => None,
+                Slot::Unmapped => None,
             },
             is_new_chunk_taken: &|new_chunk| behind.is_taken(new_chunk),
         })
