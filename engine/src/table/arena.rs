@@ -54,6 +54,12 @@ impl Arena {
         self.segments.words(place, len)
     }
 
+    /// One word of a block.
+    #[inline]
+    pub(super) fn word(&self, place: Place, index: u64) -> Option<&AtomicU64> {
+        self.segments.word(place, index)
+    }
+
     /// A block of `len` words, whole granules and at most `DENSE_WORDS`. They hold anything.
     pub(super) fn take(&self, len: u64) -> Place {
         let mut room = self.room();

@@ -97,7 +97,7 @@ impl ExceptionTable {
             return self.clear_dense(head, offset);
         }
         let around = around(self.runs(head), offset);
-        let Some(run) = around.before.filter(|run| offset < run.end()) else {
+        let Some(run) = around.before.filter(|run| run.holds(offset)) else {
             return;
         };
         let (left, right) = (offset - run.start(), run.end() - offset - 1);
@@ -250,10 +250,21 @@ fn shift(words: &[AtomicU64], range: std::ops::Range<usize>, to: usize) {
         return;
     };
     if to < range.start {
-        copy(source, target);
-    } else {
-        for (to, from) in target.iter().zip(source).rev() {
-            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        return copy(source, target);
+    }
+    // From the end, eight at a time.
+    let (mut sources, mut targets) = (source.rchunks_exact(8), target.rchunks_exact(8));
+    for (from, to) in sources.by_ref().zip(targets.by_ref()) {
+        if let (Ok(from), Ok(to)) = (<&[_; 8]>::try_from(from), <&[AtomicU64; 8]>::try_from(to)) {
+            let moved = from
+                .each_ref()
+                .map(|word: &AtomicU64| word.load(Ordering::Relaxed));
+            for (to, word) in to.iter().zip(moved) {
+                to.store(word, Ordering::Relaxed);
+            }
         }
+    }
+    for (to, from) in targets.remainder().iter().zip(sources.remainder()).rev() {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }

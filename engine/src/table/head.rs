@@ -26,8 +26,7 @@ const LEN_BITS: u32 = 9;
 const GRANULES_BITS: u32 = 9;
 const LEN_SHIFT: u32 = PLACE_BITS;
 const GRANULES_SHIFT: u32 = LEN_SHIFT + LEN_BITS;
-const BUSY: u64 = 1 << (GRANULES_SHIFT + GRANULES_BITS);
-const VERSION_SHIFT: u32 = GRANULES_SHIFT + GRANULES_BITS + 1;
+const VERSION_SHIFT: u32 = GRANULES_SHIFT + GRANULES_BITS;
 const VERSION_ONE: u64 = 1 << VERSION_SHIFT;
 
 /// Blocks are made of so many words at least, and of multiples of that.
@@ -82,14 +81,15 @@ impl Head {
         Self((before.0 & !(VERSION_ONE - 1)).wrapping_add(VERSION_ONE))
     }
 
-    /// The same, while its block is being changed in place.
+    /// The same without its runs, while they are being changed in place.
     pub(super) fn busy(self) -> Self {
-        Self(self.0 | BUSY)
+        Self(self.0 & !(((1 << LEN_BITS) - 1) << LEN_SHIFT))
     }
 
+    /// Whether somebody is changing its runs in place.
     #[inline]
     pub(super) fn is_busy(self) -> bool {
-        self.0 & BUSY != 0
+        self.len() == 0 && self.has_block() && !self.is_dense()
     }
 
     #[inline]
@@ -180,8 +180,19 @@ impl RunWord {
     }
 
     #[inline]
+    pub(super) fn holds(self, offset: u64) -> bool {
+        offset.wrapping_sub(self.start()) < self.count()
+    }
+
+    #[inline]
     pub(super) fn new_chunk(self) -> u64 {
         self.0 & (RUN_NEW_MAX - 1)
+    }
+
+    /// Where a chunk is that it holds.
+    #[inline]
+    pub(super) fn new_chunk_at(self, offset: u64) -> u64 {
+        self.new_chunk() + offset.wrapping_sub(self.start())
     }
 
     /// Both as one, if `next` goes on where this ends.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use usnap_format::OldChunk;
 
 use super::head::{Head, REGION_CHUNKS, REGION_MASK, REGION_SHIFT, RunWord, absent, is_absent};
-use super::search::around;
+use super::search::{around, guess};
 use super::{ExceptionTable, TOUCHED_CHUNKS};
 use crate::num::to_usize;
 
@@ -26,12 +26,37 @@ impl ExceptionTable {
         if is_absent(presence.load(Ordering::Acquire), offset) {
             return None;
         }
+        let head = Head(block.load(Ordering::Acquire));
+        if head.is_dense() {
+            let new = self.dense_at(head, offset).checked_sub(1);
+            // As in `read`; but a dense block stays dense, and where it is.
+            fence(Ordering::Acquire);
+            return new;
+        }
+        // One look at one word is enough more often than not. A head that is busy has no length.
+        let index = guess(head.len(), offset);
+        if index < head.len()
+            && let Some(word) = self.arena.word(head.place(), index)
+        {
+            let run = RunWord(word.load(Ordering::Relaxed));
+            fence(Ordering::Acquire);
+            if run.holds(offset) && block.load(Ordering::Relaxed) == head.0 {
+                return Some(run.new_chunk_at(offset));
+            }
+        }
+        self.find_run(old_chunk, block)
+    }
+
+    #[inline(never)]
+    fn find_run(&self, old_chunk: u64, block: &AtomicU64) -> Option<u64> {
+        let offset = old_chunk & REGION_MASK;
         self.read(old_chunk, block, |head| {
             if head.is_dense() {
                 return self.dense_at(head, offset).checked_sub(1);
             }
-            let run = around(self.runs(head), offset).before?;
-            (offset < run.end()).then(|| run.new_chunk() + (offset - run.start()))
+            let around = around(self.runs(head), offset);
+            let run = around.before.filter(|run| run.holds(offset));
+            run.map(|run| run.new_chunk_at(offset))
         })
     }
 
@@ -69,9 +94,9 @@ impl ExceptionTable {
     fn runs_piece(&self, head: Head, offset: u64, max_count: u64) -> Piece {
         let words = self.runs(head);
         let around = around(words, offset);
-        if let Some(run) = around.before.filter(|run| offset < run.end()) {
+        if let Some(run) = around.before.filter(|run| run.holds(offset)) {
             return Piece {
-                new: Some(run.new_chunk() + (offset - run.start())),
+                new: Some(run.new_chunk_at(offset)),
                 count: max_count.min(run.end() - offset),
             };
         }
@@ -150,9 +175,7 @@ impl ExceptionTable {
 
     #[inline]
     fn dense_at(&self, head: Head, offset: u64) -> u64 {
-        self.arena
-            .words(head.place(), head.capacity())
-            .get(to_usize(offset))
-            .map_or(0, |word| word.load(Ordering::Relaxed))
+        let word = self.arena.word(head.place(), offset);
+        word.map_or(0, |word| word.load(Ordering::Relaxed))
     }
 }

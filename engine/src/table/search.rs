@@ -13,6 +13,13 @@ pub(super) struct Around {
     pub(super) next: usize,
 }
 
+/// Runs are spread evenly more often than not: the index of the one that begins last before
+/// `offset` among `len`, where they are.
+#[inline]
+pub(super) fn guess(len: u64, offset: u64) -> u64 {
+    (len * offset) >> REGION_SHIFT
+}
+
 /// Each word is looked at as it is at that moment. Where somebody is changing the block the answer
 /// may be wrong, and the head says so afterwards.
 #[inline]
@@ -22,9 +29,8 @@ pub(super) fn around(words: &[AtomicU64], offset: u64) -> Around {
         let word = RunWord(words.get(index)?.load(Ordering::Relaxed));
         (word <= last).then_some(word)
     };
-    // Runs are spread evenly more often than not: look where this one would be then, and go from
-    // there in steps that double.
-    let guess = (words.len() * to_usize(offset)) >> REGION_SHIFT;
+    // From the guess in steps that double.
+    let guess = to_usize(guess(words.len() as u64, offset));
     let (mut low, mut high, mut before);
     let mut step = 1;
     if let Some(word) = begins_by(guess) {

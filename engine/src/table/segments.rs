@@ -33,6 +33,13 @@ impl Segments {
             .unwrap_or_default()
     }
 
+    /// One word of a block.
+    #[inline]
+    pub(super) fn word(&self, place: Place, index: u64) -> Option<&AtomicU64> {
+        let segment = self.0.get(place.segment()).and_then(OnceLock::get)?;
+        segment.get(to_usize(place.word() + index))
+    }
+
     /// How many bytes they have that were asked for, touched or not.
     pub(super) fn bytes(&self) -> u64 {
         let segments = self.0.iter().filter_map(OnceLock::get);
