@@ -20,6 +20,7 @@ mod journal;
 pub mod merge;
 mod num;
 pub mod origin;
+mod parallel;
 #[cfg(feature = "parts")]
 #[doc(hidden)]
 pub mod parts;

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut, Seek, SeekFrom};
+use std::num::NonZero;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -291,6 +292,12 @@ impl BlockDevice for FileDevice {
                 self.read_at(buf, offset).map(|()| Attempt::Done)
             }
             Err(e) => Err(self.error("read", offset, len as u64, e.into())),
+        }
+    }
+
+    fn will_read(&self, offset: u64, len: u64) {
+        if let Some(len) = NonZero::new(len) {
+            let _best_effort = fadvise(&self.file, offset, Some(len), Advice::WillNeed);
         }
     }
 

@@ -124,6 +124,10 @@ impl BlockDevice for LatchedDevice {
         self.below.try_read_at(buf, offset)
     }
 
+    fn will_read(&self, offset: u64, len: u64) {
+        self.below.will_read(offset, len);
+    }
+
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.write(|below| below.write_at(data, offset))
     }

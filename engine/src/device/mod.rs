@@ -86,6 +86,10 @@ pub trait BlockDevice: Send + Sync {
         self.read_at(buf, offset).map(|()| Attempt::Done)
     }
 
+    /// Says that the range will be read soon, so that a device that has to fetch it may begin to.
+    /// Costs little where there is nothing to fetch, and never fails; a device that can't does nothing.
+    fn will_read(&self, _offset: u64, _len: u64) {}
+
     /// Writes all of `data`.
     ///
     /// # Errors

@@ -40,6 +40,10 @@ impl BlockDevice for ReadOnlyDevice {
         self.below.try_read_at(buf, offset)
     }
 
+    fn will_read(&self, offset: u64, len: u64) {
+        self.below.will_read(offset, len);
+    }
+
     fn write_at(&self, _data: &[u8], _offset: u64) -> Result<()> {
         self.refuse()
     }

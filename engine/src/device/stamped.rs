@@ -55,6 +55,10 @@ impl BlockDevice for StampedDevice<'_> {
         self.below.read_at(buf, offset)
     }
 
+    fn will_read(&self, offset: u64, len: u64) {
+        self.below.will_read(offset, len);
+    }
+
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.write(|| self.below.write_at(data, offset))
     }

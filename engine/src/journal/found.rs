@@ -23,6 +23,15 @@ pub(crate) struct Found {
     pub(crate) is_latched: bool,
 }
 
+/// What of a journal the store is compared with.
+#[derive(Clone, Copy)]
+pub(crate) struct Notes<'a> {
+    /// How many entries were committed when its notes began.
+    pub(crate) base: u64,
+    /// What was noted and not retired.
+    pub(crate) runs: &'a [Run],
+}
+
 /// Why a journal can't be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unreadable {
@@ -68,6 +77,14 @@ impl Found {
             is_latched: checkpoint.is_latched,
             memory,
         })
+    }
+
+    /// What the store is compared with.
+    pub(crate) fn notes(&self) -> Notes<'_> {
+        Notes {
+            base: self.base.committed,
+            runs: &self.runs,
+        }
     }
 
     /// The stamps, to go on with while this journal still counts.

@@ -11,7 +11,7 @@ use super::witness::Witness;
 
 /// A replay of more chunks than this is refused, so that a damaged journal can't take all memory:
 /// what two segments hold, and as much again for the writers that had their credits already.
-const CHUNKS_MAX: u64 = 4 * SEGMENT_CHUNKS_MAX;
+pub(crate) const REPLAY_CHUNKS_MAX: u64 = 4 * SEGMENT_CHUNKS_MAX;
 
 /// The store as it was loaded.
 pub(crate) struct StoreView<'a> {
@@ -25,11 +25,11 @@ pub(crate) struct StoreView<'a> {
     /// CRC-32 of the entries that the journal's base counts in its last area, as they are now;
     /// `None` where the store has fewer.
     pub(crate) base_area_crc32: Option<u32>,
-    /// The entries behind the base, in order.
+    /// The entries behind the base, in order; all, or more than `REPLAY_CHUNKS_MAX`.
     pub(crate) entries_behind_base: &'a [Exception],
     /// The loaded table.
     pub(crate) lookup: &'a dyn Fn(OldChunk) -> Option<NewChunk>,
-    /// Whether an entry names this chunk.
+    /// Whether an entry names this chunk, which is noted.
     pub(crate) is_new_chunk_taken: &'a dyn Fn(NewChunk) -> bool,
 }
 
@@ -165,7 +165,7 @@ impl Found {
 
     /// Whether each chunk that is noted is in the store already, at the same place.
     fn is_all_there(&self, store: &StoreView<'_>) -> bool {
-        let mut left = CHUNKS_MAX;
+        let mut left = REPLAY_CHUNKS_MAX;
         self.runs.iter().all(|run| {
             let Some(fewer) = left.checked_sub(run.count) else {
                 return false;
@@ -189,7 +189,7 @@ impl Found {
             .runs
             .iter()
             .try_fold(0_u64, |sum, run| sum.checked_add(run.count));
-        let Some(total) = total.filter(|&total| total <= CHUNKS_MAX) else {
+        let Some(total) = total.filter(|&total| total <= REPLAY_CHUNKS_MAX) else {
             return contradiction("names more chunks than a journal can");
         };
         let mut noted = Vec::with_capacity(crate::num::to_usize(total));

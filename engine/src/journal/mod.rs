@@ -26,8 +26,8 @@ mod witness;
 use rustix::rand::{GetRandomFlags, getrandom};
 use usnap_format::{NewChunk, OldChunk};
 
-pub(crate) use found::{Found, Unreadable};
-pub(crate) use judge::{Contradiction, StoreView};
+pub(crate) use found::{Found, Notes, Unreadable};
+pub(crate) use judge::{Contradiction, REPLAY_CHUNKS_MAX, StoreView};
 pub(crate) use layout::SLOTS_MAX;
 pub(crate) use live::Journal;
 pub use memory::{HeapMemory, JournalMemory};

@@ -20,7 +20,7 @@ use crate::snapshot::{
 use crate::store::cow_file;
 use crate::store::persistent::open::{Loaded, load};
 use crate::store::persistent::walk::{HeaderSector, read_header};
-use crate::table::ExceptionTable;
+use crate::table::{ExceptionTable, Loading};
 
 /// How a merge is done.
 #[derive(Clone, Copy, Debug)]
@@ -272,9 +272,7 @@ fn load_for(
     origin: &dyn Identify,
 ) -> Result<(Loaded, ExceptionTable)> {
     let chunks = sector.header.chunk_size.chunks_to_hold(origin.size_bytes());
-    let table = ExceptionTable::new(chunks)?;
-    let loaded = load(cow, sector, &table, None)?;
-    Ok((loaded, table))
+    load(cow, sector, Loading::new(chunks)?, None)
 }
 
 fn settle_and_run(
@@ -329,6 +327,10 @@ impl BlockDevice for Timeless<'_> {
 
     fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<Attempt> {
         self.0.try_read_at(buf, offset)
+    }
+
+    fn will_read(&self, offset: u64, len: u64) {
+        self.0.will_read(offset, len);
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {

@@ -10,7 +10,7 @@ use super::waiting::{JournalMode, Waiting};
 use super::{JournalReport, JournalState, SnapshotOptions};
 use crate::device::FileDevice;
 use crate::error::{ErrorKind, Result};
-use crate::journal::{Found, Journal, Session, Unreadable, Witness, place};
+use crate::journal::{Found, Journal, Notes, Session, Unreadable, Witness, place};
 
 /// What the session before left behind.
 #[derive(Default)]
@@ -142,10 +142,10 @@ impl Before {
         }
     }
 
-    /// How many entries were committed when the notes of a waiting journal began.
-    pub(super) fn base(&self) -> Option<u64> {
+    /// What a waiting journal has.
+    pub(super) fn journal_notes(&self) -> Option<Notes<'_>> {
         let found = self.waiting.as_ref().and_then(Waiting::found)?;
-        Some(found.base.committed)
+        Some(found.notes())
     }
 
     /// Whether the session before may have ended with a flush that failed: its journal says so, or

@@ -17,7 +17,7 @@ use crate::store::persistent::PersistentStore;
 use crate::store::persistent::open::{Loaded, load};
 use crate::store::persistent::walk::read_header;
 use crate::store::transient::TransientStore;
-use crate::table::ExceptionTable;
+use crate::table::{ExceptionTable, Loading};
 
 /// What a snapshot with a persistent store is put together from.
 pub(super) struct Parts {
@@ -136,7 +136,7 @@ impl Snapshot {
             return Err(Error::new(ErrorKind::InvalidStore, context));
         }
         let chunk_count = sector.header.chunk_size.chunks_to_hold(origin.size_bytes());
-        let table = ExceptionTable::new(chunk_count)?;
+        let loading = Loading::new(chunk_count)?;
         let witness = Witness::neutral();
         let read = memory.clone().map(Found::read);
         let waiting = read.and_then(|read| Waiting::new(read, |found| found.doubts(&witness)));
@@ -148,12 +148,7 @@ impl Snapshot {
             // A flush may have failed before, which nobody noted.
             cow.drop_page_cache();
         }
-        let mut loaded = load(
-            &*cow,
-            &sector,
-            &table,
-            found.map(|found| found.base.committed),
-        )?;
+        let (mut loaded, table) = load(&*cow, &sector, loading, found.map(Found::notes))?;
         let missing = match &waiting {
             Some(waiting) => waiting.judge(name, &loaded, &table, options.journal)?,
             None => Vec::new(),

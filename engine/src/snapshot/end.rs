@@ -14,7 +14,7 @@ use crate::journal::Found;
 use crate::store::persistent::create::write_identity;
 use crate::store::persistent::open::load;
 use crate::store::persistent::walk::{HeaderSector, read_header};
-use crate::table::ExceptionTable;
+use crate::table::Loading;
 
 /// Ends the session that the record in `sector` names, of the store on `device`, which is at `cow`
 /// and locked. Returns how many exceptions were committed. A kill anywhere in it leaves the journal
@@ -42,8 +42,8 @@ pub(crate) fn end_session(
         .filter(|_| mode != JournalMode::Discard)
     {
         waiting.refuse_hopeless(&name, mode)?;
-        let table = ExceptionTable::new(old_chunks(&record, sector.header.chunk_size, waiting))?;
-        let mut loaded = load(device, sector, &table, before.base())?;
+        let loading = Loading::new(old_chunks(&record, sector.header.chunk_size, waiting))?;
+        let (mut loaded, table) = load(device, sector, loading, before.journal_notes())?;
         let missing = waiting.judge(&name, &loaded, &table, mode)?;
         loaded.add(&missing, &table);
         if !missing.is_empty() {

@@ -226,7 +226,7 @@ fn missing(
     };
     let chunk_size = sector.header.chunk_size;
     let layout = Layout::new(chunk_size);
-    let mut behind = Behind::new(layout, found.base.committed);
+    let mut behind = Behind::new(layout, found.notes());
     let mut committed = 0;
     let mut places: HashMap<OldChunk, NewChunk> = HashMap::new();
     let mut walk = AreaWalk::new(device, chunk_size);

@@ -25,7 +25,7 @@ use crate::origin::{Identify, Origin};
 use crate::store::cow_file;
 use crate::store::persistent::open::load;
 use crate::store::persistent::walk::HeaderSector;
-use crate::table::ExceptionTable;
+use crate::table::Loading;
 
 /// How a snapshot is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,7 +91,7 @@ impl Snapshot {
         refuse_same_file(&**origin, cow)?;
         let opened = cow_file::open(cow, options.read_only, options.chunk_size_if_unused)?;
         let chunk_size = opened.chunk_size;
-        let table = ExceptionTable::new(chunk_size.chunks_to_hold(origin.size_bytes()))?;
+        let loading = Loading::new(chunk_size.chunks_to_hold(origin.size_bytes()))?;
         let mut notes = opened.warnings.clone();
         let (record, damage) = match &opened.sector {
             Some(HeaderSector { identity, .. }) => (identity.ok().flatten(), identity.err()),
@@ -133,7 +133,7 @@ impl Snapshot {
                     .inspect_err(|_| opened.device.drop_page_cache())?
             }
         };
-        let mut loaded = load(&*opened.device, &sector, &table, before.base())?;
+        let (mut loaded, table) = load(&*opened.device, &sector, loading, before.journal_notes())?;
         if !options.force_origin {
             refuse_beyond_origin(loaded.beyond_origin, &**origin, cow)?;
         }

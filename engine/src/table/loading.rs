@@ -88,6 +88,11 @@ impl Loading {
         })
     }
 
+    /// How many old chunks there are.
+    pub(crate) fn chunk_count(&self) -> u64 {
+        self.table.chunk_count()
+    }
+
     /// Counts a run that will be added. What lies behind the last chunk is passed over, here and
     /// by `add`.
     pub(crate) fn count(&self, run: MappedRun) {

@@ -15,10 +15,6 @@ mod buddies;
 mod claim;
 mod edit;
 mod head;
-#[cfg_attr(
-    not(any(test, feature = "parts")),
-    expect(dead_code, reason = "opening builds on it next")
-)]
 mod loading;
 mod read;
 mod search;
@@ -35,12 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::num::to_usize;
 
 pub(crate) use claim::Claim;
-#[cfg_attr(
-    not(feature = "parts"),
-    expect(unused_imports, reason = "opening builds on it next")
-)]
-pub(crate) use loading::Loading;
-pub(crate) use loading::MappedRun;
+pub(crate) use loading::{Loading, MappedRun};
 
 /// 2 PiB in chunks of 4 KiB. The heads of that are 16 GiB of addresses, of which only those are
 /// touched that something is entered in.

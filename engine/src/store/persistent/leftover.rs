@@ -11,7 +11,7 @@ use usnap_format::{
     DiskException, EXCEPTION_LEN, EXCEPTIONS_PER_SECTOR, Exception, Layout, NewChunk, OldChunk,
 };
 
-use super::open::why_refused;
+use super::rules::why_refused;
 use crate::num::{SECTOR_LEN, to_usize};
 
 /// What looks like entries behind a terminator.
@@ -24,8 +24,16 @@ pub(crate) struct Leftover {
 }
 
 impl Leftover {
+    /// The new chunks that are named behind the first `committed` entries of an area.
+    pub(crate) fn candidates(area: &[u8], committed: u64) -> HashSet<NewChunk> {
+        let (all, _none_left) = area.as_chunks::<EXCEPTION_LEN>();
+        let behind = all.iter().skip(to_usize(committed));
+        behind.filter_map(decode).map(|e| e.new_chunk).collect()
+    }
+
     /// Looks behind the first `committed` entries of an area. `is_mapped` says whether an entry
-    /// before them is for this old chunk, and `new_chunks` are all that those name.
+    /// before them is for this old chunk, and `new_chunks` are all that those name, or
+    /// the candidates among them.
     pub(crate) fn find(
         layout: Layout,
         device_chunks: u64,
@@ -34,11 +42,8 @@ impl Leftover {
         is_mapped: impl Fn(OldChunk) -> bool,
         new_chunks: impl Iterator<Item = NewChunk>,
     ) -> Self {
-        let (all, _none_left) = area.as_chunks::<EXCEPTION_LEN>();
-        let behind = all.iter().skip(to_usize(committed));
         // A store may name very many chunks, an area does not.
-        let candidates: HashSet<NewChunk> =
-            behind.filter_map(decode).map(|e| e.new_chunk).collect();
+        let candidates = Self::candidates(area, committed);
         let mut taken: HashSet<NewChunk> = new_chunks.filter(|n| candidates.contains(n)).collect();
         let mut old_chunks = HashSet::new();
         let mut could_be = |exception: Exception| {

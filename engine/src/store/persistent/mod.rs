@@ -17,6 +17,7 @@
 mod ahead;
 mod allocate;
 pub(crate) mod behind;
+mod bulk;
 pub(crate) mod commit;
 pub(crate) mod create;
 mod lead;
@@ -24,6 +25,7 @@ pub(crate) mod leftover;
 pub(crate) mod open;
 mod plan;
 mod room;
+mod rules;
 mod settle;
 pub(crate) mod walk;
 

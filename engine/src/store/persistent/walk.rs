@@ -98,6 +98,18 @@ fn check_chunk_size(name: &str, chunk_size: ChunkSize, size_bytes: u64) -> Resul
     Ok(())
 }
 
+/// What is said where an area can't be read.
+pub(super) fn cannot_read_area(
+    name: &str,
+    index: AreaIndex,
+    location: NewChunk,
+    error: Error,
+) -> Error {
+    error.context(format!(
+        "cannot read area {index} (chunk {location}) of COW device {name}"
+    ))
+}
+
 /// Walks the metadata areas in order.
 pub(crate) struct AreaWalk<'a> {
     device: &'a dyn BlockDevice,
@@ -160,11 +172,8 @@ impl<'a> AreaWalk<'a> {
             return Err(Error::new(ErrorKind::Corrupt, context)
                 .with_hint("the file was cut off, or filled by a kernel; extend it by a chunk"));
         };
-        self.device.read_at(&mut self.bytes, offset).map_err(|e| {
-            e.context(format!(
-                "cannot read area {index} (chunk {location}) of COW device {name}"
-            ))
-        })?;
+        let read = self.device.read_at(&mut self.bytes, offset);
+        read.map_err(|e| cannot_read_area(name, index, location, e))?;
         let view = AreaView::new(&self.bytes, chunk_size)?;
         self.next = view.is_full().then_some(AreaIndex(index.0 + 1));
         Ok(Some(Area {
