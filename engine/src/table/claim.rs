@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use usnap_format::{NewChunk, OldChunk};
 
 use super::ExceptionTable;
+use super::edit::Gap;
 use super::head::REGION_CHUNKS;
 use super::loading::MappedRun;
 use crate::num::to_usize;
@@ -91,6 +92,7 @@ pub(crate) struct Claim<'a> {
     table: &'a ExceptionTable,
     first: OldChunk,
     count: u64,
+    gap: Option<Gap>,
 }
 
 impl ExceptionTable {
@@ -98,11 +100,16 @@ impl ExceptionTable {
     /// claimed, ascending, without waiting for any. None if `first` itself is not free.
     pub(crate) fn claim(&self, first: OldChunk, max_count: u64) -> Option<Claim<'_>> {
         let end = first.0.saturating_add(max_count).min(self.chunk_count);
-        let mut at = first.0;
-        while at < end {
+        let piece_end = end.min(stripe_end(first.0));
+        if first.0 >= piece_end {
+            return None;
+        }
+        let (count, gap) = self.claim_piece(first.0, piece_end - first.0);
+        let mut at = first.0 + count;
+        while at < end && at.is_multiple_of(STRIPE_CHUNKS) && count > 0 {
             let piece_end = end.min(stripe_end(at));
-            let count = self.claim_piece(at, piece_end - at);
-            at += count;
+            let (more, _) = self.claim_piece(at, piece_end - at);
+            at += more;
             if at < piece_end {
                 break;
             }
@@ -112,31 +119,30 @@ impl ExceptionTable {
             table: self,
             first,
             count,
+            gap,
         })
     }
 
-    /// How many chunks were claimed, of one stripe.
-    fn claim_piece(&self, first: u64, max_count: u64) -> u64 {
+    /// How many chunks were claimed, of one stripe, and where they will go.
+    fn claim_piece(&self, first: u64, max_count: u64) -> (u64, Option<Gap>) {
         let Some(shard) = self.shards.of(first) else {
-            return 0;
+            return (0, None);
         };
         let mut claims = shard.lock();
         let mut end = first + max_count;
         for range in &claims.ranges {
             if range.contains(&first) {
-                return 0;
+                return (0, None);
             }
             if range.start > first {
                 end = end.min(range.start);
             }
         }
-        // Looked at under the lock, so nobody publishes any of it meanwhile.
-        let run = self.run_at(OldChunk(first), end - first);
-        if run.slot != super::Slot::Unmapped {
-            return 0;
+        let (count, gap) = self.free_at(first, end - first);
+        if count > 0 {
+            claims.ranges.push(first..first + count);
         }
-        claims.ranges.push(first..first + run.count);
-        run.count
+        (count, gap)
     }
 
     /// Waits until `old_chunk` is not claimed any more.
@@ -189,11 +195,12 @@ impl Claim<'_> {
             if let Some(shard) = self.table.shards.of(at) {
                 let mut claims = shard.lock();
                 if let Some(new_chunk) = new_chunk {
-                    self.table.insert(MappedRun {
+                    let run = MappedRun {
                         old: OldChunk(at),
                         new: NewChunk(new_chunk.0 + done),
                         count: piece,
-                    });
+                    };
+                    self.table.insert(run, self.gap.take());
                 }
                 claims.release(at, piece);
                 shard.wake(claims);

@@ -3,15 +3,21 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use usnap_format::OldChunk;
+
 use super::arena::grown;
 use super::head::{
-    DENSE_WORDS, Head, REGION_MASK, REGION_SHIFT, RUN_NEW_MAX, RUNS_MAX, RunWord, dense_word,
+    DENSE_WORDS, Head, REGION_CHUNKS, REGION_MASK, REGION_SHIFT, RUN_NEW_MAX, RunWord, dense_word,
     presence,
 };
 use super::loading::MappedRun;
-use super::search::around;
-use super::{ExceptionTable, TOUCHED_CHUNKS};
+use super::search::{Around, around};
+use super::{ExceptionTable, Slot, TOUCHED_CHUNKS};
 use crate::num::to_usize;
+
+/// A block that grew beyond that becomes dense: half of its size, so that what a write has to move
+/// stays little.
+const GROWN_MAX: u64 = if cfg!(miri) { 16 } else { 256 };
 
 /// Some runs of a block that others take the place of.
 struct Splice<'a> {
@@ -20,16 +26,53 @@ struct Splice<'a> {
     added: &'a [RunWord],
 }
 
+/// Where a claimed run goes in its block, as long as the head is the same.
+#[derive(Clone, Copy)]
+pub(super) struct Gap {
+    head: Head,
+    around: Around,
+}
+
 impl ExceptionTable {
-    /// Enters a run of which no chunk is mapped. The lock is held.
-    pub(super) fn insert(&self, run: MappedRun) {
+    /// How many chunks from `first` on are not mapped, at most `max_count` (> 0), and where they go.
+    /// The lock is held, so nobody changes that meanwhile.
+    pub(super) fn free_at(&self, first: u64, max_count: u64) -> (u64, Option<Gap>) {
+        let offset = first & REGION_MASK;
+        let block = self.heads.get(to_usize(first >> REGION_SHIFT));
+        let head = block.map_or(Head(0), |[_, block]| Head(block.load(Ordering::Relaxed)));
+        if head.is_dense() || max_count > REGION_CHUNKS - offset {
+            let run = self.run_at(OldChunk(first), max_count);
+            let is_free = run.slot == Slot::Unmapped;
+            return (if is_free { run.count } else { 0 }, None);
+        }
+        let words = self.runs(head);
+        let around = around(words, offset);
+        if around.before.is_some_and(|run| run.holds(offset)) {
+            return (0, None);
+        }
+        let next = words.get(around.next);
+        let next = next.map(|word| RunWord(word.load(Ordering::Relaxed)).start() - offset);
+        let count = next.map_or(max_count, |next| next.min(max_count));
+        (count, Some(Gap { head, around }))
+    }
+
+    /// Enters a run of which no chunk is mapped. The lock is held. `gap` is what `free_at` said of its
+    /// first chunk.
+    pub(super) fn insert(&self, run: MappedRun, mut gap: Option<Gap>) {
+        if (run.old.0 & REGION_MASK) + run.count <= REGION_CHUNKS {
+            return self.insert_part(run, gap);
+        }
         for part in run.in_regions(self.chunk_count) {
-            let (old_chunk, offset) = (part.old.0, part.old.0 & REGION_MASK);
-            if let Some([present, block]) = self.heads.get(to_usize(old_chunk >> REGION_SHIFT)) {
-                self.insert_in(block, offset, part.count, part.new.0);
-                // Behind the block: who finds the bits set finds the run.
-                self.set_present(present, part);
-            }
+            self.insert_part(part, gap.take());
+        }
+    }
+
+    /// What lies in one region.
+    fn insert_part(&self, part: MappedRun, gap: Option<Gap>) {
+        if let Some([present, block]) = self.heads.get(to_usize(part.old.0 >> REGION_SHIFT)) {
+            self.insert_in(block, part.old.0 & REGION_MASK, part, gap);
+            // Behind the block: who finds the bits set finds the run.
+            self.set_present(present, part);
         }
     }
 
@@ -54,7 +97,8 @@ impl ExceptionTable {
         }
     }
 
-    fn insert_in(&self, block: &AtomicU64, offset: u64, count: u64, new: u64) {
+    fn insert_in(&self, block: &AtomicU64, offset: u64, part: MappedRun, gap: Option<Gap>) {
+        let (count, new) = (part.count, part.new.0);
         let head = Head(block.load(Ordering::Relaxed));
         if head.is_dense() {
             return self.set_dense(head, offset, count, new);
@@ -64,7 +108,11 @@ impl ExceptionTable {
             return self.set_dense(dense, offset, count, new);
         }
         let words = self.runs(head);
-        let around = around(words, offset);
+        let around = match gap {
+            // The same head: the same runs, but for one that may have become longer or shorter.
+            Some(gap) if gap.head == head => gap.around.again(words),
+            _ => around(words, offset),
+        };
         let mut run = RunWord::new(offset, count, new);
         let (mut from, mut removed) = (around.next, 0);
         if let Some(joined) = around.before.and_then(|before| before.joined(run)) {
@@ -138,7 +186,7 @@ impl ExceptionTable {
         let len = to_usize(head.len());
         let behind = splice.from + splice.removed;
         let new_len = (len - splice.removed + splice.added.len()) as u64;
-        if new_len > RUNS_MAX {
+        if new_len > head.capacity().max(GROWN_MAX) {
             return false;
         }
         let words = self.arena.words(head.place(), head.capacity());
@@ -238,8 +286,25 @@ fn set(words: &[AtomicU64], from: usize, runs: &[RunWord]) {
 }
 
 fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
-    for (to, from) in to.iter().zip(from) {
+    let (mut sources, mut targets) = (from.chunks_exact(8), to.chunks_exact(8));
+    for (from, to) in sources.by_ref().zip(targets.by_ref()) {
+        copy_eight(from, to);
+    }
+    let done = from.len() / 8 * 8;
+    let rest = to.iter().skip(done);
+    for (to, from) in rest.zip(sources.remainder()) {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// All are loaded before one is stored.
+#[inline]
+fn copy_eight(from: &[AtomicU64], to: &[AtomicU64]) {
+    if let (Ok(from), Ok(to)) = (<&[AtomicU64; 8]>::try_from(from), <&[_; 8]>::try_from(to)) {
+        let words = from.each_ref().map(|word| word.load(Ordering::Relaxed));
+        for (to, word) in to.each_ref().into_iter().zip(words) {
+            AtomicU64::store(to, word, Ordering::Relaxed);
+        }
     }
 }
 
@@ -252,17 +317,9 @@ fn shift(words: &[AtomicU64], range: std::ops::Range<usize>, to: usize) {
     if to < range.start {
         return copy(source, target);
     }
-    // From the end, eight at a time.
     let (mut sources, mut targets) = (source.rchunks_exact(8), target.rchunks_exact(8));
     for (from, to) in sources.by_ref().zip(targets.by_ref()) {
-        if let (Ok(from), Ok(to)) = (<&[_; 8]>::try_from(from), <&[AtomicU64; 8]>::try_from(to)) {
-            let moved = from
-                .each_ref()
-                .map(|word: &AtomicU64| word.load(Ordering::Relaxed));
-            for (to, word) in to.iter().zip(moved) {
-                to.store(word, Ordering::Relaxed);
-            }
-        }
+        copy_eight(from, to);
     }
     for (to, from) in targets.remainder().iter().zip(sources.remainder()).rev() {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);

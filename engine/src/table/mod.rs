@@ -153,7 +153,7 @@ impl ExceptionTable {
         let _claims = self.shards.lock(old);
         let is_free = self.find(old.0).is_none();
         if is_free {
-            self.insert(MappedRun { old, new, count: 1 });
+            self.insert(MappedRun { old, new, count: 1 }, None);
         }
         is_free
     }

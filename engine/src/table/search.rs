@@ -6,11 +6,26 @@ use super::head::{REGION_SHIFT, RunWord};
 use crate::num::to_usize;
 
 /// Around a chunk's offset in its region.
+#[derive(Clone, Copy)]
 pub(super) struct Around {
     /// The last run that begins at it or before it.
     pub(super) before: Option<RunWord>,
     /// The index behind that one's.
     pub(super) next: usize,
+}
+
+impl Around {
+    /// The same place, with the words as they are now.
+    pub(super) fn again(self, words: &[AtomicU64]) -> Self {
+        let before = self
+            .next
+            .checked_sub(1)
+            .and_then(|before| words.get(before));
+        Self {
+            before: before.map(|word| RunWord(word.load(Ordering::Relaxed))),
+            next: self.next,
+        }
+    }
 }
 
 /// Runs are spread evenly more often than not: the index of the one that begins last before
