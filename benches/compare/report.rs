@@ -3,14 +3,20 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use serde::Serialize;
-use usnap_test_support::Tool;
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use usnap_chart::number;
 
-use crate::contender::{Contender, Files};
+use crate::address::Transport;
+use crate::claim::CLAIMS;
+use crate::contender::Contender;
 use crate::job::Job;
 use crate::options::Options;
-use crate::sample::{Sample, Spread};
+use crate::plan::Step;
+use crate::sample::{Figure, Sample};
+use crate::statistics::{Cell, Samples, Spread};
+use crate::table::Table;
+use crate::{cpu, machine};
 
 /// All that was measured, and on what.
 #[derive(Serialize)]
@@ -18,210 +24,248 @@ pub(crate) struct Report {
     machine: String,
     kernel: String,
     versions: Vec<String>,
+    processor_time: &'static str,
     parameters: String,
     samples: Vec<Sample>,
     #[serde(skip)]
     contenders: Vec<Contender>,
     #[serde(skip)]
-    jobs: Vec<Job>,
+    steps: Vec<Step>,
+    #[serde(skip)]
+    transports: &'static [Transport],
 }
 
-/// Which figure a table shows.
-#[derive(Clone, Copy)]
-enum Figure {
-    Throughput,
-    Cpu,
+/// What of a saved report goes into the next.
+#[derive(Deserialize)]
+struct Saved {
+    parameters: String,
+    samples: Vec<Sample>,
 }
 
 impl Report {
-    /// Gathers the samples and says what they were taken on.
+    /// A report without samples, which says what they will be taken on.
     pub(crate) fn new(
         options: &Options,
         contenders: &[Contender],
-        jobs: &[Job],
-        files: &Files,
-        samples: Vec<Sample>,
+        steps: &[Step],
+        usnap: &Path,
     ) -> Result<Self> {
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?
-            .trim()
-            .to_owned();
-        let parameters = format!(
-            "{} rounds, {} s where not bounded by size, 4K jobs over {} MiB, 256K jobs over {} MiB, \
-             seed {}",
-            options.rounds,
-            options.seconds,
-            options.size_mib,
-            options.sequential_size_mib,
-            options.seed
-        );
         Ok(Self {
-            machine: machine()?,
-            kernel,
-            versions: versions(contenders, files),
-            parameters,
-            samples,
+            machine: machine::machine()?,
+            kernel: machine::kernel()?,
+            versions: machine::versions(contenders, usnap),
+            processor_time: cpu::source(),
+            parameters: options.parameters(),
+            samples: Vec::new(),
             contenders: contenders.to_vec(),
-            jobs: jobs.to_vec(),
+            steps: steps.to_vec(),
+            transports: options.transports(),
         })
     }
 
-    /// Writes every sample to `path`.
+    /// Takes over the samples that were saved in `path`.
+    pub(crate) fn resume(&mut self, path: &Path) -> Result<()> {
+        let mut read = || -> Result<()> {
+            let saved: Saved = serde_json::from_str(&fs::read_to_string(path)?)?;
+            ensure!(
+                saved.parameters == self.parameters,
+                "it was made with other parameters: {}",
+                saved.parameters
+            );
+            self.samples = saved.samples;
+            Ok(())
+        };
+        read().with_context(|| format!("cannot go on with {}", path.display()))
+    }
+
+    /// Adds a sample.
+    pub(crate) fn add(&mut self, sample: Sample) {
+        self.samples.push(sample);
+    }
+
+    /// Writes every sample to `path`, so that it is whole whenever this is interrupted.
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self).context("cannot encode the samples")?;
-        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+        let beside = path.with_extension("json.new");
+        fs::write(&beside, json)
+            .and_then(|()| fs::rename(&beside, path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Whether that was measured already.
+    pub(crate) fn has(
+        &self,
+        transport: Transport,
+        server: Contender,
+        job: &Job,
+        round: u32,
+    ) -> bool {
+        let (server, job) = (server.to_string(), job.to_string());
+        self.samples.iter().any(|one| {
+            one.round == round
+                && one.transport == transport
+                && one.server == server
+                && one.job == job
+        })
+    }
+
+    /// The samples by transport, those asked for.
+    pub(crate) fn by_transport(&self) -> impl Iterator<Item = Samples<'_>> {
+        self.transports
+            .iter()
+            .map(|transport| Samples::new(&self.samples, *transport))
+    }
+
+    /// What the samples were taken on, in a sentence.
+    pub(crate) fn conditions(&self) -> String {
+        let rounds = |job: &Sample| job.round + 1;
+        format!(
+            "{}, Linux {}; {}; {} rounds; {}; processor time by {}",
+            self.machine,
+            self.kernel,
+            self.versions.join(", "),
+            self.samples.iter().map(rounds).max().unwrap_or(0),
+            self.parameters,
+            self.processor_time,
+        )
     }
 
     /// The tables.
     pub(crate) fn markdown(&self) -> String {
-        let mut text = format!(
-            "{}, Linux {}; {}\n{}\n\n",
-            self.machine,
-            self.kernel,
-            self.versions.join(", "),
-            self.parameters
-        );
-        text += "Throughput: thousands of requests a second (4K), MB/s (256K); \
-                 median, and least-most:\n\n";
-        text += &self.table(Figure::Throughput);
-        text += "\nProcessor time of the server a request, in microseconds; median:\n\n";
-        text += &self.table(Figure::Cpu);
-        let ratios = self.ratios();
-        if !ratios.is_empty() {
-            text += "\nusnap against each peer, median of the rounds' ratios: throughput (more than 1 is \
-                     faster) / processor time (less than 1 is cheaper):\n\n";
-            text += &ratios;
+        let mut text = self.conditions() + "\n";
+        for samples in self.by_transport() {
+            text += &format!("\n## Over {}\n", samples.transport());
+            text += "\nThroughput: thousands of requests a second (4K), MB/s (larger); \
+                     median (quartiles; least-most):\n\n";
+            text +=
+                &self.table(|cell, job| Some(throughput(samples.spread(cell, rate_of(job))?, job)));
+            text += "\nProcessor time of the server a request, in microseconds; median (quartiles):\n\n";
+            text += &self.table(|cell, _| Some(with_quartiles(samples.spread(cell, Figure::Cpu)?)));
+            text += "\n99th percentile of latency in microseconds; median:\n\n";
+            text += &self.table(|cell, _| Some(number(samples.spread(cell, Figure::P99)?.median)));
+            text += &self.ratios(samples);
+            text += &format!("\nThe claims:\n\n{}", claims(samples));
         }
         text
     }
 
-    fn table(&self, figure: Figure) -> String {
-        let mut text = self.heading("server");
-        for contender in &self.contenders {
-            let cells = self
-                .jobs
-                .iter()
-                .map(|job| match self.spread(*contender, job, figure) {
-                    Some(spread) => cell(job, figure, spread),
-                    None => "-".to_owned(),
-                });
-            text += &row(&contender.to_string(), cells);
+    fn table(&self, cell_of: impl Fn(Cell<'_>, &Job) -> Option<String>) -> String {
+        self.table_of(&self.contenders, cell_of)
+    }
+
+    fn table_of(
+        &self,
+        contenders: &[Contender],
+        cell_of: impl Fn(Cell<'_>, &Job) -> Option<String>,
+    ) -> String {
+        let names = contenders.iter().map(Contender::to_string);
+        let mut table = Table::new(["job".to_owned()].into_iter().chain(names));
+        for Step { job, servers } in &self.steps {
+            let name = job.to_string();
+            let cells = contenders.iter().map(|server| {
+                let cell = Cell {
+                    job: &name,
+                    server: *server,
+                };
+                // What is not in the set may lie in the file that is resumed.
+                let found = servers.contains(server).then(|| cell_of(cell, job));
+                found.flatten().unwrap_or_else(|| "-".to_owned())
+            });
+            table.row([name.clone()].into_iter().chain(cells));
+        }
+        table.text()
+    }
+
+    /// Ours against each peer.
+    fn ratios(&self, samples: Samples<'_>) -> String {
+        let ours = [Contender::UsnapPersistent, Contender::UsnapTransient];
+        let peers = self.contenders.iter().filter(|one| !one.is_ours());
+        let peers: Vec<Contender> = peers.copied().collect();
+        let mut text = String::new();
+        for our in ours.into_iter().filter(|our| self.contenders.contains(our)) {
+            text += &format!(
+                "\n{our} against each server, median of the rounds' ratios (quartiles): throughput, \
+                 more than 1 is faster / processor time, less than 1 is cheaper:\n\n"
+            );
+            text += &self.table_of(&peers, |cell, _| {
+                let own = Cell {
+                    server: our,
+                    ..cell
+                };
+                let ratio = |figure| samples.ratio(own, cell, figure);
+                let (rate, cpu) = (ratio(Figure::Rate)?, ratio(Figure::Cpu)?);
+                Some(format!("{} / {:.2}", with_quartiles(rate), cpu.median))
+            });
         }
         text
     }
+}
 
-    fn ratios(&self) -> String {
-        let (ours, peers): (Vec<Contender>, Vec<Contender>) = self
-            .contenders
-            .iter()
-            .partition(|contender| contender.is_ours());
-        if ours.is_empty() || peers.is_empty() {
-            return String::new();
-        }
-        let mut text = self.heading("usnap / peer");
-        for our in &ours {
-            for peer in &peers {
-                let cells = self.jobs.iter().map(|job| {
-                    let ratio = |figure| self.ratio(*our, *peer, job, figure);
-                    match (ratio(Figure::Throughput), ratio(Figure::Cpu)) {
-                        (Some(faster), Some(cheaper)) => format!("{faster:.2} / {cheaper:.2}"),
-                        _ => "-".to_owned(),
-                    }
-                });
-                text += &row(&format!("{our} / {peer}"), cells);
-            }
-        }
-        text
-    }
-
-    fn heading(&self, first: &str) -> String {
-        let rule = "|---".repeat(self.jobs.len() + 1);
-        row(first, self.jobs.iter().map(Job::to_string)) + &rule + "|\n"
-    }
-
-    /// The median of the rounds' ratios: within a round the two were measured soon after each other,
-    /// so that what else the machine does falls on both.
-    fn ratio(&self, our: Contender, peer: Contender, job: &Job, figure: Figure) -> Option<f64> {
-        let pairs = self
-            .figures(our, job, figure)
-            .into_iter()
-            .zip(self.figures(peer, job, figure));
-        Spread::of(pairs.map(|(ours, theirs)| ours / theirs)).map(|spread| spread.median)
-    }
-
-    fn spread(&self, contender: Contender, job: &Job, figure: Figure) -> Option<Spread> {
-        Spread::of(self.figures(contender, job, figure))
-    }
-
-    /// One figure a round, in the rounds' order.
-    fn figures(&self, contender: Contender, job: &Job, figure: Figure) -> Vec<f64> {
-        let (server, name) = (contender.to_string(), job.to_string());
-        let these = self
-            .samples
-            .iter()
-            .filter(|s| s.server == server && s.job == name);
-        let figure = |sample: &Sample| match figure {
-            Figure::Throughput if job.counts_bytes() => sample.mb_per_second,
-            Figure::Throughput => sample.iops / 1000.0,
-            Figure::Cpu => sample.cpu_us,
+/// The claims of which something was measured, and whether they hold.
+pub(crate) fn claims(samples: Samples<'_>) -> String {
+    let mut table = Table::new([
+        "claim for usnap persistent",
+        "wanted",
+        "median (quartiles; least-most)",
+        "rounds",
+        "met",
+    ]);
+    for claim in CLAIMS {
+        let (measured, rounds, met) = match claim.measured(samples) {
+            Some(spread) => (
+                with_extremes(spread),
+                spread.rounds.to_string(),
+                if claim.is_met_by(spread) {
+                    "yes"
+                } else {
+                    "**no**"
+                },
+            ),
+            None => ("not measured".to_owned(), "0".to_owned(), "-"),
         };
-        these.map(figure).collect()
+        let wanted = claim.wanted.to_string();
+        table.row([&claim.to_string(), &wanted, &measured, &rounds, met]);
+    }
+    table.text()
+}
+
+/// The figure in which a job's throughput is told.
+pub(crate) fn rate_of(job: &Job) -> Figure {
+    if job.counts_bytes() {
+        Figure::Bytes
+    } else {
+        Figure::Rate
     }
 }
 
-fn cell(job: &Job, figure: Figure, spread: Spread) -> String {
-    let Spread {
-        least,
-        median,
-        most,
-    } = spread;
-    match figure {
-        Figure::Cpu => format!("{median:.1}"),
-        Figure::Throughput if job.counts_bytes() => format!("{median:.0} ({least:.0}-{most:.0})"),
-        Figure::Throughput => format!("{median:.1} ({least:.1}-{most:.1})"),
-    }
+/// The same, scaled as the tables tell it.
+pub(crate) fn told(value: f64, job: &Job) -> String {
+    number(if job.counts_bytes() {
+        value
+    } else {
+        value / 1000.0
+    })
 }
 
-fn row(first: &str, cells: impl Iterator<Item = String>) -> String {
-    let mut text = format!("| {first} |");
-    for cell in cells {
-        text += &format!(" {cell} |");
-    }
-    text + "\n"
+fn throughput(spread: Spread, job: &Job) -> String {
+    let told = |value| told(value, job);
+    format!(
+        "{} ({}-{}; {}-{})",
+        told(spread.median),
+        told(spread.lower),
+        told(spread.upper),
+        told(spread.least),
+        told(spread.most)
+    )
 }
 
-fn machine() -> Result<String> {
-    let cpus = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
-    let model = cpus
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-        .map_or("unknown processor", |(_, name)| name.trim());
-    let count = cpus
-        .lines()
-        .filter(|line| line.starts_with("processor"))
-        .count();
-    Ok(format!("{model}, {count} processors"))
+fn with_quartiles(spread: Spread) -> String {
+    let [median, lower, upper] = [spread.median, spread.lower, spread.upper].map(number);
+    format!("{median} ({lower}-{upper})")
 }
 
-/// The first line of each program's `--version`.
-fn versions(contenders: &[Contender], files: &Files) -> Vec<String> {
-    let mut programs: Vec<&str> = contenders
-        .iter()
-        .flat_map(|one| one.programs())
-        .copied()
-        .collect();
-    programs.dedup();
-    let mut tools: Vec<Tool> = programs.into_iter().map(Tool::new).collect();
-    tools.push(Tool::new("fio"));
-    if contenders.iter().any(|contender| contender.is_ours()) {
-        tools.push(Tool::new(&files.usnap));
-    }
-    let first_line = |tool: Tool| {
-        let said = tool.arg("--version").ok().ok()?;
-        // Some call themselves by their whole path.
-        let named = said.lines().next()?;
-        let (first, rest) = named.split_once(' ').unwrap_or((named, ""));
-        let (_, name) = first.rsplit_once('/').unwrap_or(("", first));
-        Some(format!("{name} {rest}").trim_end().to_owned())
-    };
-    tools.into_iter().filter_map(first_line).collect()
+fn with_extremes(spread: Spread) -> String {
+    let [median, lower, upper] = [spread.median, spread.lower, spread.upper].map(number);
+    let [least, most] = [spread.least, spread.most].map(number);
+    format!("{median} ({lower}-{upper}; {least}-{most})")
 }

@@ -1,16 +1,19 @@
-//! One measurement, and what several of them say together.
+//! One measurement.
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::address::Transport;
 use crate::contender::Contender;
-use crate::fio::Done;
+use crate::fio::{Done, as_f64};
 use crate::job::Job;
 
 /// What one run of one job over one server gave.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sample {
+    /// What carried the requests.
+    pub(crate) transport: Transport,
     /// The server's name.
     pub(crate) server: String,
     /// The job's name.
@@ -27,84 +30,62 @@ pub(crate) struct Sample {
     pub(crate) cpu_us: f64,
     /// The latency that 99 % of the requests keep below, in microseconds.
     pub(crate) p99_us: f64,
+    /// The rate of the slowest connection over the mean of all.
+    pub(crate) slowest_to_mean: f64,
+    /// Flushes of the disk a request, where the job flushes and the disk counts.
+    pub(crate) flushes: Option<f64>,
+}
+
+/// Which figure of a sample is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Figure {
+    /// Requests a second.
+    Rate,
+    /// 10^6 bytes a second.
+    Bytes,
+    /// Processor time a request.
+    Cpu,
+    /// The 99th percentile of latency.
+    P99,
+    /// The slowest connection over the mean.
+    Slowest,
+    /// Flushes a request.
+    Flushes,
 }
 
 impl Sample {
-    /// Puts together what fio and the server's process say.
+    /// Puts together what fio, the server's processes and the disk say.
     pub(crate) fn new(
-        contender: Contender,
-        job: &Job,
-        round: u32,
+        (transport, contender, job, round): (Transport, Contender, &Job, u32),
         done: &Done,
         cpu: Duration,
+        flushes: Option<u64>,
     ) -> Self {
+        let requests = as_f64(done.requests);
         Self {
+            transport,
             server: contender.to_string(),
             job: job.to_string(),
             round,
             requests: done.requests,
             iops: done.iops,
             mb_per_second: done.bytes_per_second / 1e6,
-            cpu_us: cpu.as_secs_f64() * 1e6 / as_f64(done.requests),
+            cpu_us: cpu.as_secs_f64() * 1e6 / requests,
             p99_us: done.p99_us,
+            slowest_to_mean: done.slowest_to_mean,
+            flushes: flushes.map(|count| as_f64(count) / requests),
         }
     }
-}
 
-/// The middle of some figures, and how far they lie apart.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
-    /// The smallest.
-    pub(crate) least: f64,
-    /// The median; of an even number, the mean of the middle two.
-    pub(crate) median: f64,
-    /// The largest.
-    pub(crate) most: f64,
-}
-
-impl Spread {
-    /// The spread of `figures`; `None` of none.
-    pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut sorted: Vec<f64> = figures.into_iter().collect();
-        sorted.sort_by(f64::total_cmp);
-        let (least, most) = (*sorted.first()?, *sorted.last()?);
-        let upper = sorted.len() / 2;
-        let lower = sorted.len().div_ceil(2) - 1;
-        Some(Self {
-            least,
-            median: f64::midpoint(sorted[lower], sorted[upper]),
-            most,
-        })
-    }
-}
-
-/// Exact up to 2^53, far beyond any count here.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of requests are far below 2^53"
-)]
-fn as_f64(count: u64) -> f64 {
-    count as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_middle_one_or_the_mean_of_two() {
-        assert_eq!(Spread::of([]), None);
-        let odd = Spread {
-            least: 1.0,
-            median: 2.0,
-            most: 9.0,
-        };
-        assert_eq!(Spread::of([9.0, 1.0, 2.0]), Some(odd));
-        let even = Spread {
-            least: 1.0,
-            median: 3.0,
-            most: 9.0,
-        };
-        assert_eq!(Spread::of([4.0, 9.0, 1.0, 2.0]), Some(even));
+    /// One of its figures.
+    pub(crate) fn figure(&self, figure: Figure) -> Option<f64> {
+        match figure {
+            Figure::Rate => Some(self.iops),
+            Figure::Bytes => Some(self.mb_per_second),
+            Figure::Cpu => Some(self.cpu_us),
+            Figure::P99 => Some(self.p99_us),
+            Figure::Slowest => Some(self.slowest_to_mean),
+            Figure::Flushes => self.flushes,
+        }
     }
 }

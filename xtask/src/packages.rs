@@ -20,6 +20,7 @@ const NEEDED: &[(&str, Sign)] = &[
     ("libnbd-bin", Sign::Program("nbdinfo")),
     ("lvm2", Sign::Program("lvm")),
     ("nbd-client", Sign::Program("nbd-client")),
+    ("nbd-server", Sign::Program("nbd-server")),
     ("nbdkit", Sign::Program("nbdkit")),
     ("python3-libnbd", Sign::PythonModule("nbd")),
     ("qemu-utils", Sign::Program("qemu-io")),
