@@ -23,7 +23,8 @@ pub struct Ended<'a> {
     pub slot: usize,
     /// The request.
     pub request: Request,
-    /// The contents of a read, if contents are kept; otherwise nothing but success or the error.
+    /// The contents of a read, if contents are kept, and the payload of a block status; otherwise
+    /// nothing but success or the error.
     pub result: Result<&'a [u8], Refusal>,
 }
 
@@ -156,6 +157,12 @@ impl Pipeline {
         self.slots.len().saturating_sub(self.free.len())
     }
 
+    /// How many requests there is room for.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Whether another request can be queued.
     #[must_use]
     pub fn has_room(&self) -> bool {
@@ -167,17 +174,18 @@ impl Pipeline {
     ///
     /// # Errors
     /// `NothingInFlight` where there is no room, `Unsupported`, `LengthTooLong`; nothing was queued
-    /// then. Block status and disconnect have no place here.
+    /// then. Disconnect has no place here, and block status only with a single metadata context:
+    /// the payload of its one chunk is what comes of it.
     pub fn queue(
         &mut self,
         offset: u64,
         kind: RequestKind,
         fill: impl FnOnce(&mut [u8]),
     ) -> Outcome<usize> {
-        let has_no_place = matches!(
-            kind,
-            RequestKind::BlockStatus { .. } | RequestKind::Disconnect
-        );
+        let has_no_place = match kind {
+            RequestKind::BlockStatus { .. } => self.negotiated.contexts.len() != 1,
+            kind => kind == RequestKind::Disconnect,
+        };
         if has_no_place || !self.negotiated.supports(kind) {
             return Err(ClientError::Unsupported(kind));
         }
@@ -212,9 +220,9 @@ impl Pipeline {
             slot.in_flight = true;
             slot.reassembly = None;
             slot.refusal = None;
+            slot.data.clear();
             if let (RequestKind::Read { len, .. }, true) = (kind, self.keeps_contents) {
                 // Holes are not sent.
-                slot.data.clear();
                 slot.data.resize(usize_of(len), 0);
             }
         }
@@ -325,6 +333,7 @@ impl Pipeline {
                 place.copy_from_slice(here);
             }
             ReplyKind::Error { .. } => self.details.extend_from_slice(here),
+            ReplyKind::BlockStatus => slot.data.extend_from_slice(here),
             _ => {}
         }
         let len = u32::try_from(here.len()).unwrap_or(left);
@@ -348,11 +357,7 @@ impl Pipeline {
             slot.in_flight = false;
             let result = match slot.refusal.take() {
                 Some(refusal) => Err(refusal),
-                None if self.keeps_contents => match slot.request.kind {
-                    RequestKind::Read { .. } => Ok(&*slot.data),
-                    _ => Ok(&[][..]),
-                },
-                None => Ok(&[][..]),
+                None => Ok(&*slot.data),
             };
             each(Ended {
                 slot: coming.slot,
