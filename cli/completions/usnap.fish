@@ -51,6 +51,7 @@ complete -c usnap -n "__fish_usnap_needs_command" -f -a "merge" -d 'Merge a COW 
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "export" -d 'Write what an image and its COW files show to one raw image'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "diff" -d 'List the byte ranges that COW files change, or write them as a diff'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "patch" -d 'Apply a diff to a copy of the image that it was made for'
+complete -c usnap -n "__fish_usnap_needs_command" -f -a "bench" -d 'Measure NBD servers, and the engine without the wire, under the same workload'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "demo" -d 'Show the main job on an image that it makes itself'
 complete -c usnap -n "__fish_usnap_needs_command" -f -a "generate" -d 'Write man pages and completions into the folders man and completions of a folder'
 complete -c usnap -n "__fish_usnap_using_subcommand serve" -l layer -d 'Put this COW file between the origin and the changes, read-only; may be given several times' -r -F
@@ -369,6 +370,34 @@ complete -c usnap -n "__fish_usnap_using_subcommand patch" -s f -l force -d 'Pat
 complete -c usnap -n "__fish_usnap_using_subcommand patch" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
 complete -c usnap -n "__fish_usnap_using_subcommand patch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c usnap -n "__fish_usnap_using_subcommand patch" -s V -l version -d 'Print version'
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -s w -l workload -d 'Workloads by name, separated by commas, or all; each in every depth' -r
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l block-size -d 'Bytes of a request, instead of the workload\'s' -r
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l depth -d 'Requests in flight on a connection, instead of the workload\'s; several, separated by commas' -r
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l connections -d 'Connections (of engine: and file: threads), a thread each; one where the server does not offer several' -r
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l seconds -d 'Seconds that a sample lasts at the most' -r
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l rounds -d 'Rounds: samples of each workload over each URI' -r
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l size -d 'How much of each device is used; the size of the smallest, at most 1G' -r
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l offset -d 'Where the range begins' -r
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l seed -d 'Seed of the order of random requests, and of what is written' -r
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l fsync -d 'Flush after so many writes of a connection, when all of them were answered' -r
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l read-percent -d 'Share of reads in a mix' -r
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l timeout -d 'Give up where no answer comes for so many seconds' -r
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l json -d 'Write every sample to FILE as JSON; - for standard output, instead of the tables' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l svg -d 'Draw a chart' -r -F
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
+json\t'One JSON object a line'"
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l list -d 'Show the names of the workloads and what they do'
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l write -d 'Overwrite what the devices hold: needed by every workload that writes'
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -l verify -d 'Compare what is read with what was written, and read back all that was written after each sample, outside of the clock'
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -s v -l verbose -d 'Log more: -v is debug, -vv is trace (in builds for debugging)'
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c usnap -n "__fish_usnap_using_subcommand bench" -s V -l version -d 'Print version'
 complete -c usnap -n "__fish_usnap_using_subcommand demo" -l log-format -d 'Form of the log on standard error' -r -f -a "text\t'Lines for people'
 json\t'One JSON object a line'"
 complete -c usnap -n "__fish_usnap_using_subcommand demo" -l log-level -d 'Log this level and the more important ones [default: info]' -r -f -a "off\t''

@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use usnap_format::ChunkSize;
 
 use crate::commands::{
-    check, compact, create, demo, diff, dump, export, generate, info, merge, patch, repair, resize,
-    restore, serve, serve_origin, snapshot, status,
+    bench, check, compact, create, demo, diff, dump, export, generate, info, merge, patch, repair,
+    resize, restore, serve, serve_origin, snapshot, status,
 };
 use crate::logging::LogArgs;
 use crate::size;
@@ -51,6 +51,7 @@ pub(crate) enum Command {
     Export(export::Args),
     Diff(diff::Args),
     Patch(patch::Args),
+    Bench(Box<bench::Args>),
     Demo(demo::Args),
     #[command(hide = true)]
     Generate(generate::Args),

@@ -157,6 +157,26 @@ pub(crate) fn ask(file: &Path) -> Option<String> {
     request(file, STATUS, PATIENCE).ok()
 }
 
+/// Asks every server of this user for its report; where each answered, and what.
+pub(crate) fn ask_all() -> Vec<(PathBuf, String)> {
+    let dirs = private_dir::control_dirs();
+    // A folder that others can enter may hold anybody's socket.
+    let ours = dirs
+        .iter()
+        .filter(|dir| private_dir::is_private(dir).unwrap_or(false));
+    let entries = ours.filter_map(|dir| std::fs::read_dir(dir).ok()).flatten();
+    let sockets = entries.flatten().map(|entry| entry.path());
+    let sockets = sockets.filter(|path| path.extension().is_some_and(|end| end == "socket"));
+    sockets
+        .filter_map(|path| ask_at(&path).map(|answer| (path, answer)))
+        .collect()
+}
+
+/// Asks the server with that control socket for its report; `None` when it does not answer.
+pub(crate) fn ask_at(socket: &Path) -> Option<String> {
+    request_at(socket, STATUS, PATIENCE).ok()
+}
+
 /// Sends a line to the server of `file` and returns its answer, if that comes in time.
 ///
 /// # Errors

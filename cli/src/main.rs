@@ -4,6 +4,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
+mod bench;
 mod commands;
 mod control;
 mod exit_code;

@@ -8,7 +8,7 @@ use usnap_test_support::{Lab, Need, Scratch, Tool, missing};
 const LAB: Lab = Lab::new(env!("CARGO_BIN_EXE_usnap"), env!("CARGO_TARGET_TMPDIR"));
 
 /// Every command, with arguments that are right except that `FILE` stands for a file.
-const COMMANDS: [(&str, &[&str]); 17] = [
+const COMMANDS: [(&str, &[&str]); 18] = [
     ("serve", &["FILE", "--read-only", "--single"]),
     ("serve-origin", &["FILE", "--single"]),
     ("snapshot", &["list", "FILE"]),
@@ -25,6 +25,7 @@ const COMMANDS: [(&str, &[&str]); 17] = [
     ("export", &["FILE", "FILE", "new.img"]),
     ("diff", &["FILE", "FILE"]),
     ("patch", &["FILE", "disk.img"]),
+    ("bench", &["file:FILE"]),
     ("demo", &[]),
 ];
 
@@ -34,9 +35,7 @@ fn on_file(file: &str) -> impl Iterator<Item = (&'static str, Tool)> {
         .into_iter()
         .filter(|(_, args)| !args.is_empty())
         .map(move |(name, args)| {
-            let args = args
-                .iter()
-                .map(|arg| if *arg == "FILE" { file } else { arg });
+            let args = args.iter().map(|arg| arg.replace("FILE", file));
             (name, LAB.usnap(&[name]).args(args))
         })
 }
@@ -235,9 +234,7 @@ fn a_file_that_may_not_be_read_is_named_with_the_reason() -> Result<()> {
     std::fs::write(scratch.join("secret"), "SnAp and more")?;
     std::fs::set_permissions(scratch.join("secret"), mode(0o000))?;
     for (name, args) in COMMANDS.into_iter().filter(|(_, args)| !args.is_empty()) {
-        let args = args
-            .iter()
-            .map(|arg| if *arg == "FILE" { "secret" } else { arg });
+        let args = args.iter().map(|arg| arg.replace("FILE", "secret"));
         let tool = if is_root {
             let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
             Tool::new("setpriv").args(nobody).arg(&program)
@@ -273,7 +270,7 @@ fn a_store_that_was_cut_off_is_said_to_be_so_and_left_as_it_is() -> Result<()> {
         scratch.sparse_file(name, 1 << 20)?;
     }
     // What takes it as a store: as an image it is one of 5000 bytes.
-    let as_image = ["serve", "serve-origin", "snapshot", "create"];
+    let as_image = ["serve", "serve-origin", "snapshot", "create", "bench"];
     for (name, tool) in on_file("cut.cow").filter(|(name, _)| !as_image.contains(name)) {
         let output = tool.current_dir(scratch.path()).run()?;
         match output.status.code() {

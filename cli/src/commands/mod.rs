@@ -1,5 +1,6 @@
 //! The commands, one file each: what can be typed, what it means, and the run of it.
 
+pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod compact;
 pub(crate) mod create;
@@ -43,6 +44,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Export(args) => export::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Patch(args) => patch::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Generate(args) => generate::run(&args),
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Half of what the machine has, or of what our control groups are allowed where that is less:
 /// enough for tests and sandboxes, and when it is used up everything else lives on.
-pub(super) fn default_limit_bytes() -> u64 {
+pub(crate) fn default_limit_bytes() -> u64 {
     let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let allowed = allowed_bytes(Path::new("/sys/fs/cgroup"), &group);
     allowed.unwrap_or(u64::MAX).min(machine_bytes()) / 2

@@ -7,7 +7,7 @@ mod child;
 mod commit_timer;
 mod device;
 mod host;
-mod memory;
+pub(crate) mod memory;
 mod merging;
 pub(crate) mod origin;
 mod parent;
