@@ -102,9 +102,7 @@ impl Snapshot {
                     result.map_err(|e| self.cut_off(e, ErrorKind::Io))?;
                     piece.len
                 }
-                Place::Origin => {
-                    self.write_unmapped(offset, piece.len, Payload::Bytes(data))?
-                }
+                Place::Origin => self.write_unmapped(offset, piece.len, Payload::Bytes(data))?,
             };
             let len = to_usize(done).min(data.len());
             data = data.split_at(len).1;
