@@ -25,15 +25,26 @@ impl Index {
     /// # Errors
     /// As `new`, and `Corrupt` where an old chunk occurs twice.
     pub fn filled(chunk_count: u64, runs: &[(u64, u64, u64)]) -> Result<Self> {
-        let run = |&(old, new, count)| MappedRun {
+        Self::filled_with(chunk_count, || runs.iter().copied())
+    }
+
+    /// The same with runs that are told twice, so that they need not be kept.
+    ///
+    /// # Errors
+    /// As `filled`.
+    pub fn filled_with<I>(chunk_count: u64, runs: impl Fn() -> I) -> Result<Self>
+    where
+        I: Iterator<Item = (u64, u64, u64)>,
+    {
+        let run = |(old, new, count)| MappedRun {
             old: OldChunk(old),
             new: NewChunk(new),
             count,
         };
         let loading = Loading::new(chunk_count)?;
-        runs.iter().for_each(|it| loading.count(run(it)));
+        runs().for_each(|it| loading.count(run(it)));
         let filling = loading.make_room();
-        runs.iter().for_each(|it| filling.add(run(it)));
+        runs().for_each(|it| filling.add(run(it)));
         filling.finish().map(Self).map_err(|twice| {
             let context = format!("cannot index old chunk {} twice", twice.old_chunk);
             Error::new(ErrorKind::Corrupt, context)

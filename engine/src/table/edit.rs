@@ -30,7 +30,7 @@ struct Splice<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Gap {
     head: Head,
-    around: Around,
+    next: usize,
 }
 
 impl ExceptionTable {
@@ -53,7 +53,8 @@ impl ExceptionTable {
         let next = words.get(around.next);
         let next = next.map(|word| RunWord(word.load(Ordering::Relaxed)).start() - offset);
         let count = next.map_or(max_count, |next| next.min(max_count));
-        (count, Some(Gap { head, around }))
+        let next = around.next;
+        (count, Some(Gap { head, next }))
     }
 
     /// Enters a run of which no chunk is mapped. The lock is held. `gap` is what `free_at` said of its
@@ -110,7 +111,7 @@ impl ExceptionTable {
         let words = self.runs(head);
         let around = match gap {
             // The same head: the same runs, but for one that may have become longer or shorter.
-            Some(gap) if gap.head == head => gap.around.again(words),
+            Some(gap) if gap.head == head => Around::at(words, gap.next),
             _ => around(words, offset),
         };
         let mut run = RunWord::new(offset, count, new);

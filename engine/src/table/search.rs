@@ -6,7 +6,6 @@ use super::head::{REGION_SHIFT, RunWord};
 use crate::num::to_usize;
 
 /// Around a chunk's offset in its region.
-#[derive(Clone, Copy)]
 pub(super) struct Around {
     /// The last run that begins at it or before it.
     pub(super) before: Option<RunWord>,
@@ -15,15 +14,12 @@ pub(super) struct Around {
 }
 
 impl Around {
-    /// The same place, with the words as they are now.
-    pub(super) fn again(self, words: &[AtomicU64]) -> Self {
-        let before = self
-            .next
-            .checked_sub(1)
-            .and_then(|before| words.get(before));
+    /// The place before the run at `next`, which was found before.
+    pub(super) fn at(words: &[AtomicU64], next: usize) -> Self {
+        let before = next.checked_sub(1).and_then(|before| words.get(before));
         Self {
             before: before.map(|word| RunWord(word.load(Ordering::Relaxed))),
-            next: self.next,
+            next,
         }
     }
 }
