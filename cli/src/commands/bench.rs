@@ -27,9 +27,9 @@ const BLOCK_MAX: u64 = 32 << 20;
 /// Runs each workload over each URI in turn, in rounds whose order rotates, and prints medians with
 /// their spread, the ratio to the first URI (the median of the rounds' ratios) and latencies. What
 /// is measured is nbd+unix:///EXPORT?socket=PATH, nbd://HOST:PORT/EXPORT, file:PATH, or
-/// engine:ORIGIN[,cow=FILE][,transient][,chunk-size=SIZE]: our engine in this process, whose origin
-/// is never written; without cow= or transient its changes go to a temporary file ($TMPDIR). A comma
-/// in such a path is written twice.
+/// engine:ORIGIN with any of ,cow=FILE ,transient ,chunk-size=SIZE behind it: our engine in this
+/// process, whose origin is never written; without cow= or transient its changes go to a temporary
+/// file ($TMPDIR). A comma in such a path is written twice.
 ///
 /// Without --write only workloads that read are run: those that write overwrite what the device
 /// holds, for good.
